@@ -1,0 +1,126 @@
+"""Where the probes lie in the model's hidden space, step by step: snapshots -> projection -> 3-D page and GIF.
+
+    python analyze_latent_space.py --run_name quickstart
+    python analyze_latent_space.py --run_name quickstart --layer 3 --method pca
+
+reads   interpretability_metrics/<run>/, latent_space_evolution/<run>/step_*.safetensors
+writes  latent_space_evolution/<run>/projection.safetensors         coordinates, quality figures, settings
+        visualizations/<run>/latent_space_3d_evolution.html         slider over the steps
+        visualizations/<run>/latent_space_3d_rotation.gif           the camera turns while the steps advance
+
+It can run at any time, also while training goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from gpt2_interp.errors import InputError, run_script
+from gpt2_interp.projection import METHODS, Projection, project, save_projection, spread_out
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshots import POOLINGS, SnapshotStore, write_atomically
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    paths = RunPaths(arguments.run_name, arguments.root)
+    store = SnapshotStore(paths)
+
+    # 1. The states to project: one layer, one pooling, the steps evenly spread over the run.
+    layer_name, layer = choose_layer(store, arguments.layer)
+    steps, states = load_states(store, layer, arguments.pooling, arguments.max_steps)
+    print(f"{len(steps)} steps x {states.shape[1]} probes x {states.shape[2]} dimensions: {layer_name}, {arguments.pooling}")
+
+    # 2. One shared three-dimensional space for all of them, and how well it keeps neighbourhoods.
+    started = time.perf_counter()
+    projection = project(states, steps, arguments.method, arguments.n_neighbors, arguments.min_dist, arguments.seed)
+    projection.info.update(layer=layer_name, pooling=arguments.pooling)
+    save_projection(paths.latent / "projection.safetensors", projection)
+    for note in projection.info["notes"]:
+        print(f"note: {note}")
+    print(f"{projection.info['method']} took {time.perf_counter() - started:.1f} s")
+
+    # 3. The pictures.
+    written = [paths.latent / "projection.safetensors", *draw(projection, store)]
+    for path in written:
+        print(f"wrote {path}")
+
+
+def choose_layer(store: SnapshotStore, wanted: str) -> tuple[str, int]:
+    """(label, index) of the hidden layer; "last" or a number, 0 being the embedding."""
+    labels = store.labels("hidden_layer")
+    if wanted == "last":
+        return labels[-1], len(labels) - 1
+    if not wanted.isdigit() or int(wanted) >= len(labels):
+        raise InputError(f"--layer {wanted} does not exist: give 'last' or a number from 0 (embedding) to {len(labels) - 1}.")
+    return labels[int(wanted)], int(wanted)
+
+
+def load_states(store: SnapshotStore, layer: int, pooling: str, max_steps: int) -> tuple[list[int], np.ndarray]:
+    """(steps, states [step, example, d_model]). Damaged snapshots are named and left out."""
+    name = store.paths.run_name
+    if not store.steps():
+        raise InputError(f"run {name!r} has no snapshot yet: wait for its first checkpoint, or train it again.")
+    at = store.labels("pooling").index(pooling)
+    steps, states = [], []
+    for step in spread_out(store.steps(), max_steps):
+        try:
+            states.append(store.load(step, ["hidden_pooled"])["hidden_pooled"][:, at, layer])
+            steps.append(step)
+        except (InputError, KeyError) as problem:
+            print(f"step {step} is left out: {problem}", file=sys.stderr)
+    if not steps:
+        raise InputError(f"run {name!r} has no intact snapshot of its hidden states: train it again.")
+    return steps, np.stack(states)
+
+
+def draw(projection: Projection, store: SnapshotStore) -> list[Path]:
+    """Write the page and the GIF; returns their paths."""
+    from gpt2_interp.animation import latent_gif, latent_plotly  # here: drawing libraries take seconds to import
+    from gpt2_interp.figures import Measurements, figure_page
+
+    n_probe = projection.coordinates.shape[1]
+    measurements = Measurements(store.paths)
+    clusters, ids = measurements.clusters(n_probe), measurements.probe_ids(n_probe)
+    folder, name = store.paths.visualizations, store.paths.run_name
+    page, gif = folder / "latent_space_3d_evolution.html", folder / "latent_space_3d_rotation.gif"
+    write_atomically(page, figure_page(latent_plotly(projection, ids, clusters, name), page.stem))
+    write_atomically(gif, latent_gif(projection, clusters, name))
+    return [page, gif]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run_name", required=True, help="the run to analyse")
+    parser.add_argument("--layer", default="last", help="'last' (default), or 0 (embedding) to n_layer")
+    parser.add_argument("--pooling", default="target_mean", choices=POOLINGS,
+                        help="over which tokens a probe's states are averaged (default: target_mean)")  # fmt: skip
+    parser.add_argument("--method", default="aligned_umap", choices=METHODS,
+                        help="aligned_umap keeps neighbourhoods (default); pca keeps distances along the widest directions, and is fast")  # fmt: skip
+    parser.add_argument("--n_neighbors", type=int, default=15, help="UMAP: size of a neighbourhood (default: 15)")
+    parser.add_argument("--min_dist", type=float, default=0.1, help="UMAP: how tightly points may pack, 0 to 1 (default: 0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of UMAP (default: 0)")
+    parser.add_argument("--max_steps", type=int, default=20,
+                        help="project at most this many steps, evenly spread, the first and the last among them (default: 20)")  # fmt: skip
+    parser.add_argument("--root", type=Path, default=Path("."), help="the folder that holds the output folders (default: .)")
+    arguments = parser.parse_args()
+    if arguments.n_neighbors < 2:
+        raise InputError(f"--n_neighbors {arguments.n_neighbors} is too small: a neighbourhood needs at least 2.")
+    if not 0 <= arguments.min_dist <= 1:
+        raise InputError(f"--min_dist {arguments.min_dist:g} must lie between 0 and 1.")
+    if arguments.max_steps < 2:
+        raise InputError(f"--max_steps {arguments.max_steps} is too small: a change needs at least 2 steps.")
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed} must not be negative.")
+    return arguments
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", module="umap")  # "n_jobs value 1 overridden": says nothing to the user
+    run_script(main)

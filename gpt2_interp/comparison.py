@@ -1,0 +1,146 @@
+"""The same test rows through the base and the tuned model: outputs, scores, and what a baseline would get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from gpt2_interp.arguments import DataArguments, ExperimentArguments
+from gpt2_interp.corpora import Row
+from gpt2_interp.decoding import generate
+from gpt2_interp.evaluation import ROUGE_TYPES, lead3, loss_scores, rouge_scores, target_losses
+from gpt2_interp.examples import Example, ExampleBuilder
+from gpt2_interp.snapshots import write_atomically
+
+WRITTEN_STORIES = 16  # creative writing is scored by perplexity; this many stories are written for reading
+PLAIN_TEXT_PROMPT = 16  # tokens of a text without prompt that begin its continuation
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one model on the test rows, and its outputs in the rows' order (for stories, of the first few)."""
+
+    scores: dict[str, float]
+    outputs: list[str]
+
+    def summary(self) -> str:
+        shown = ("rouge1", "rouge2", "rougeL", "perplexity", "perplexity_shuffled_prompt")
+        parts = []
+        for name in shown:
+            if name in self.scores:
+                bounds = [self.scores.get(f"{name}_{side}") for side in ("low", "high")]
+                parts.append(
+                    f"{name} {self.scores[name]:.2f}"
+                    + (f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if None not in bounds else "")
+                )
+        return ", ".join(parts)
+
+
+class TestRows:
+    """Test rows with their prompts. Base and tuned model see exactly the same."""
+
+    __test__ = False  # for pytest: not a test class
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        examples: Sequence[Example],
+        builder: ExampleBuilder,
+        data: DataArguments,
+        experiment: ExperimentArguments,
+        training,
+    ):
+        self.builder, self.data, self.experiment, self.training = builder, data, experiment, training
+        self.tokenizer = builder.tokenizer
+        self.examples = list(examples)
+        self.is_summarization = data.task == "summarization"
+        self.rows = list(rows) if self.is_summarization else list(rows)[:WRITTEN_STORIES]
+        # Room for the target, but never more than half of a short context.
+        self.new_tokens = min(data.max_target_length, builder.n_positions // 2)
+        self.prompts = [self._prompt(row) for row in self.rows]
+        self.sample_rows = self.rows[: experiment.samples_per_checkpoint]
+
+    def _prompt(self, row: Row) -> list[int]:
+        if row["source"]:
+            return self.builder.prompt_ids(row["source"], self.new_tokens)
+        return self.tokenizer(row["target"], add_special_tokens=False)["input_ids"][:PLAIN_TEXT_PROMPT]
+
+    def _generate(self, model, prompts, description: str) -> list[str]:
+        return generate(
+            model,
+            self.tokenizer,
+            prompts,
+            self.new_tokens,
+            num_beams=self.experiment.num_beams,
+            # Greedy stories repeat themselves; summaries are compared, so they must not depend on luck.
+            top_p=None if self.is_summarization else 0.9,
+            seed=self.training.seed,
+            batch_size=4 * self.training.per_device_eval_batch_size // self.experiment.num_beams or 1,
+            description=description,
+        )
+
+    def sample(self, model) -> list[str]:
+        """Outputs for the few rows that every checkpoint shows."""
+        return self._generate(model, self.prompts[: len(self.sample_rows)], "samples")
+
+    def score(self, model, name: str) -> Result:
+        """Loss and perplexity, with ROUGE of generated summaries, or the perplexity under a shuffled prompt."""
+        model.eval()
+        batch_size, pad_id = self.training.per_device_eval_batch_size, self.tokenizer.pad_token_id
+        scores: dict[str, float] = {"n": len(self.examples)}
+        outputs = self._generate(model, self.prompts, f"{name}: generating")
+        if self.is_summarization:
+            scores |= rouge_scores(outputs, [row["target"] for row in self.rows])
+        scores |= loss_scores(target_losses(model, self.examples, pad_id, batch_size))
+        if not self.is_summarization and any(example.source_ids for example in self.examples):
+            shuffled = target_losses(
+                model, shuffled_prompts(self.examples, self.builder.n_positions), pad_id, batch_size
+            )
+            scores |= loss_scores(shuffled, "_shuffled_prompt")
+        return Result(scores, outputs)
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """{"lead3": scores} for summarization, nothing otherwise."""
+        if not self.is_summarization:
+            return {}
+        return {"lead3": rouge_scores(self.lead3(), [row["target"] for row in self.rows])}
+
+    def lead3(self) -> list[str]:
+        return [lead3(row["source"]) for row in self.rows]
+
+
+def shuffled_prompts(examples: Sequence[Example], n_positions: int) -> list[Example]:
+    """Each target behind the next example's prompt (cut if the two don't fit): no target keeps its own."""
+    assert len(examples) > 1, "one example has no other prompt"
+    others = [*examples[1:], examples[0]]
+    mixed = []
+    for example, other in zip(examples, others, strict=True):
+        room = n_positions - len(example.target_ids) - len(other.template_ids)
+        mixed.append(replace(example, source_ids=other.source_ids[:room], template_ids=other.template_ids))
+    return mixed
+
+
+def write_predictions(path: Path, test: TestRows, base: Result, tuned: Result) -> None:
+    """predictions.jsonl: id, source, reference, base, tuned and, for summarization, lead3."""
+    lines: list[dict[str, Any]] = [
+        {"id": row["id"], "source": row["source"], "reference": row["target"], "base": before, "tuned": after}
+        for row, before, after in zip(test.rows, base.outputs, tuned.outputs, strict=True)
+    ]
+    if test.is_summarization:
+        for line, text in zip(lines, test.lead3(), strict=True):
+            line["lead3"] = text
+    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+
+
+def write_rouge_scalars(log_folder: Path, base: Result, tuned: Result, step: int) -> None:
+    """rouge/rouge1 ... in TensorBoard: the base at step 0, the tuned model at the last step."""
+    with SummaryWriter(str(log_folder)) as writer:
+        for at, result in ((0, base), (step, tuned)):
+            for kind in ROUGE_TYPES:
+                if kind in result.scores:
+                    writer.add_scalar(f"rouge/{kind}", result.scores[kind], at)

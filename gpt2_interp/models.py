@@ -1,0 +1,166 @@
+"""Base model and tokenizer: from the Hub, a folder, or random weights of a known shape; LoRA adapters on top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerBase
+
+from gpt2_interp.arguments import ModelArguments
+from gpt2_interp.errors import InputError
+from gpt2_interp.hub import is_offline
+
+# The four published shapes; everything else (50,257 tokens, 1,024 positions) is GPT2Config's default.
+GPT2_SHAPES = {
+    "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768},
+    "gpt2-medium": {"n_layer": 24, "n_head": 16, "n_embd": 1024},
+    "gpt2-large": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
+    "gpt2-xl": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
+}
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """A tokenizer by name or folder; vocab.json and merges.txt are enough. Raises InputError."""
+    folder = Path(name_or_path)
+    try:
+        if folder.is_dir() and not (folder / "tokenizer.json").exists() and (folder / "merges.txt").exists():
+            tokenizer = GPT2Tokenizer.from_pretrained(folder)  # AutoTokenizer wants a config.json too
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise InputError(_not_found("tokenizer", name_or_path, "--tokenizer_name", error)) from None
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"tokenizer {name_or_path} has no end-of-text token, so the model could not learn to stop.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads; EOS itself stays supervised
+    return tokenizer
+
+
+def load_config(name_or_path: str, overrides: str | None = None) -> GPT2Config:
+    """Shape of a model with random weights, with `n_embd=160,n_layer=6,...` laid over it. Raises InputError."""
+    if name_or_path in GPT2_SHAPES:
+        config = GPT2Config(**GPT2_SHAPES[name_or_path])
+    else:
+        try:
+            config = GPT2Config.from_pretrained(name_or_path)
+        except (OSError, ValueError) as error:
+            raise InputError(_not_found("configuration", name_or_path, "--config_name", error)) from None
+    if overrides:
+        try:
+            config.update_from_string(overrides)
+        except (ValueError, KeyError) as error:
+            raise InputError(f"--config_overrides {overrides}: {error}; write name=value,name=value.") from None
+    if config.n_embd % config.n_head:
+        raise InputError(
+            f"n_embd {config.n_embd} is not a multiple of n_head {config.n_head}; change --config_overrides."
+        )
+    return config
+
+
+def _not_found(what: str, name: str, flag: str, error: Exception) -> str:
+    if Path(name).is_dir():
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return f"{what} in {name} can't be loaded: {reason[:200]}"
+    why = "and the Hugging Face Hub can't be reached" if is_offline() else "nor a model on the Hugging Face Hub"
+    return f"{what} {name!r} is not a local folder, {why}: give {flag} a local folder in Hugging Face layout."
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerBase:
+    """A new byte-level BPE with `size` tokens, <|endoftext|> among them, learned from `texts`.
+
+    Digits are shown to it apart, so that none are merged: "forty-seven" -> "4", "7" can be learned digit by digit, also
+    for numbers that never occurred.
+    """
+    apart = (re.sub(r"(?<=\d)(?=\d)", " ", text) for text in texts)
+    tokenizer = GPT2Tokenizer().train_new_from_iterator(apart, size, show_progress=False)
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(
+    arguments: ModelArguments, seed: int, training_texts: Iterable[str]
+) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
+    """The untouched base in float32 and its tokenizer. Random weights depend on `seed` alone."""
+    dropout = {name: getattr(arguments, name) for name in ("attn_pdrop", "resid_pdrop", "embd_pdrop")}
+    if arguments.config_name:
+        config = load_config(arguments.config_name, arguments.config_overrides)
+        if arguments.new_tokenizer_size:
+            tokenizer = train_tokenizer(training_texts, arguments.new_tokenizer_size)
+        else:
+            tokenizer = load_tokenizer(arguments.tokenizer_name or arguments.config_name)
+        config.update(
+            {
+                **dropout,
+                "vocab_size": len(tokenizer),
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+            }
+        )
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(config)
+    else:
+        name = arguments.model_name_or_path
+        tokenizer = load_tokenizer(arguments.tokenizer_name or name)
+        model = _load_weights(name, dropout)
+    if len(tokenizer) > model.config.vocab_size:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: "
+            f"they don't belong together."
+        )
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def _load_weights(name: str, dropout: dict[str, float]) -> GPT2LMHeadModel:
+    folder = Path(name)
+    if folder.is_dir() and (folder / "adapter_config.json").exists():
+        raise InputError(f"{name} is a LoRA adapter: start from a whole model, such as its base.")
+    try:
+        config = GPT2Config.from_pretrained(name)
+        if config.model_type != "gpt2":
+            raise InputError(f"{name} is a {config.model_type} model; this project measures GPT-2 models.")
+        return GPT2LMHeadModel.from_pretrained(name, dtype=torch.float32, **dropout)
+    except (OSError, ValueError) as error:
+        raise InputError(_not_found("model", name, "--model_name_or_path", error)) from None
+
+
+def add_lora(model: GPT2LMHeadModel, arguments: ModelArguments, seed: int) -> PeftModel:
+    """Freeze the base and put low-rank adapters beside the named matrices. Raises InputError."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        target_modules=arguments.lora_target_modules,
+        fan_in_fan_out=True,  # GPT-2's Conv1D stores [in, out]
+    )
+    torch.manual_seed(seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise InputError(f"--lora_target_modules: {str(error).splitlines()[0]}") from None
+
+
+def describe(model: torch.nn.Module) -> dict[str, int]:
+    """Sizes for run.json and the model card."""
+    config = model.config
+    parameters = list(model.parameters())
+    return {
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_positions": config.n_positions,
+        "vocab_size": config.vocab_size,
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+
+
+def device_name(training) -> str:
+    """cuda (its name), mps or cpu, as the Trainer chose it."""
+    device = training.device
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type

@@ -1,0 +1,177 @@
+"""The files of one run besides its snapshots: may they be written, models and their cards, samples, provenance."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import GPT2LMHeadModel
+
+from gpt2_interp.arguments import ExperimentArguments, ModelArguments
+from gpt2_interp.checkpoints import step_of
+from gpt2_interp.errors import InputError
+from gpt2_interp.examples import TEMPLATES
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshots import write_atomically
+
+RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "tokenizers")
+
+
+# --- before ----------------------------------------------------------------------------------------------------
+
+
+def check_free(paths: RunPaths, experiment: ExperimentArguments) -> None:
+    """Refuse to touch an earlier run of this name unless told to. Raises InputError."""
+    exists = any(path.exists() for path in paths.all())
+    if exists and not (experiment.resume or experiment.overwrite):
+        raise InputError(
+            f"run {paths.run_name!r} already exists: --resume goes on with it, --overwrite deletes it first, "
+            f"another --run_name keeps both."
+        )
+    if experiment.resume and not exists:
+        raise InputError(
+            f"there is no run {paths.run_name!r} to resume: leave out --resume, or check --run_name and --root."
+        )
+
+
+def prepare(paths: RunPaths, experiment: ExperimentArguments) -> None:
+    """Delete the earlier run if that was asked for; make the folders. Called once everything given has proved good."""
+    if experiment.overwrite:
+        for path in paths.all():
+            shutil.rmtree(path, ignore_errors=True)
+    for path in (paths.checkpoints, paths.model_outputs, paths.logs):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def provenance() -> dict[str, Any]:
+    """When, with which code and which versions."""
+    try:
+        here = Path(__file__).resolve().parent
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # not a checkout, or no git
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        },
+        "git_commit": commit,
+        "threads": torch.get_num_threads(),
+    }
+
+
+# --- samples ---------------------------------------------------------------------------------------------------
+
+
+def line_writer(path: Path) -> Callable[[dict], None]:
+    """A function that appends one JSON line to `path`."""
+
+    def append(record: dict) -> None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    return append
+
+
+def cut_samples(path: Path, checkpoint: Path | None) -> None:
+    """Forget the samples after the checkpoint that a run is resumed from."""
+    if path.is_file():
+        last = step_of(checkpoint) if checkpoint else -1
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n")[:-1] if json.loads(line)["step"] <= last]
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+# --- models ----------------------------------------------------------------------------------------------------
+
+
+def save_models(trainer, tokenizer, paths: RunPaths, model_args: ModelArguments) -> int:
+    """final_model/ (the last weights) and best_model/ (the checkpoint with the lowest evaluation loss).
+
+    Returns the best step. For LoRA both hold the adapter only.
+    """
+    dtype = getattr(torch, model_args.save_dtype)
+    final, best = paths.model_outputs / "final_model", paths.model_outputs / "best_model"
+    checkpoint = trainer.state.best_model_checkpoint
+    best_step = trainer.state.global_step if checkpoint is None else step_of(Path(checkpoint))
+    _save(trainer.model, tokenizer, final, dtype)
+    if best_step == trainer.state.global_step:
+        shutil.rmtree(best, ignore_errors=True)
+        shutil.copytree(final, best)
+    else:
+        _save(load_checkpoint_weights(trainer.model, Path(checkpoint)), tokenizer, best, dtype)
+    return best_step
+
+
+def _save(model, tokenizer, folder: Path, dtype: torch.dtype) -> None:
+    state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder, state_dict=state)
+        config = folder / "config.json"
+        config.write_text(
+            json.dumps({**json.loads(config.read_text()), "dtype": str(dtype).removeprefix("torch.")}, indent=2) + "\n"
+        )
+    tokenizer.save_pretrained(folder)
+
+
+def load_checkpoint_weights(model, checkpoint: Path):
+    """Put a checkpoint's weights (whole model or LoRA adapter) into `model`, in place. Raises InputError."""
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(checkpoint), adapter_name="default", is_trainable=False)
+        else:
+            loaded = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32)
+            model.load_state_dict(loaded.state_dict())
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{checkpoint} can't be loaded ({str(error).splitlines()[0]}); train again or delete it."
+        ) from None
+    return model
+
+
+def write_model_cards(
+    paths: RunPaths, run_info: dict, sizes: dict, metrics: dict, steps: dict[str, int], training_seconds: float
+) -> None:
+    """README.md of best_model/ and final_model/: what it is, how to load it, what it was trained on, its scores.
+
+    steps: {"best": optimizer step, "final": optimizer step}.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gpt2_interp", "."), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )  # markdown: nothing to escape
+    arguments = run_info["arguments"]
+    shape = " ".join(filter(None, (arguments["config_name"], arguments["config_overrides"])))
+    for which, step in steps.items():
+        text = environment.get_template("model_card_template.md").render(
+            run_name=paths.run_name,
+            which=which,
+            step=step,
+            last_step=steps["final"],
+            run=run_info,
+            arguments=arguments,
+            task=run_info["task"].replace("_", " "),
+            lora=run_info["tuning"] == "lora",
+            base=arguments["model_name_or_path"] or f"random weights of the shape {shape}",
+            template=repr(TEMPLATES[run_info["task"]]),
+            sizes=sizes,
+            training_seconds=training_seconds,
+            metrics=metrics,
+            names=[name for name in ("base", "tuned", "lead3") if name in metrics],
+            keys=[key for key in metrics["tuned"] if not key.endswith(("_low", "_high"))],
+        )
+        write_atomically(paths.model_outputs / f"{which}_model" / "README.md", text.encode())

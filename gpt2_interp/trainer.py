@@ -1,0 +1,126 @@
+"""Hugging Face's Trainer with the loss on supervised positions only, and an evaluation that weighs tokens alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
+from transformers import Trainer, TrainerCallback
+
+from gpt2_interp.evaluation import perplexity, target_losses
+from gpt2_interp.examples import IGNORED, Example, collate
+
+
+class ExampleDataset(Dataset):
+    """Examples as the items that Trainer's samplers expect: "input_ids" tells them the length."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict:
+        example = self.examples[index]
+        return {"input_ids": example.input_ids, "example": example}
+
+
+def collate_items(items: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor]:
+    return collate([item["example"] for item in items], pad_id)
+
+
+def supervised_loss(model, inputs: dict[str, torch.Tensor], num_items: torch.Tensor | int | None) -> torch.Tensor:
+    """Cross entropy of next-token prediction, with logits only where some row of the batch is supervised.
+
+    inputs: input_ids, attention_mask, labels, each [batch, seq]. The sum over supervised tokens is divided by
+    `num_items` (their number in the whole accumulated batch), or by their number in this batch when None. nats/token.
+    """
+    targets = inputs["labels"][:, 1:]  # position t predicts token t+1
+    positions = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)  # [kept]
+    logits = model(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        logits_to_keep=positions,
+        use_cache=False,
+    ).logits  # [batch, kept, vocab]
+    kept = targets[:, positions]
+    total = F.cross_entropy(logits.float().flatten(0, 1), kept.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / ((kept != IGNORED).sum() if num_items is None else num_items)
+
+
+class SupervisedTrainer(Trainer):
+    """Trainer over `Example`s: prompt masked, token-weighted evaluation loss and its perplexity."""
+
+    def __init__(self, *args, train_examples: Sequence[Example], eval_examples: Sequence[Example], **kwargs):
+        pad_id = kwargs["processing_class"].pad_token_id
+        self.eval_examples = eval_examples
+        kwargs["args"].remove_unused_columns = False  # items carry an Example, not the model's arguments
+        super().__init__(
+            *args,
+            train_dataset=ExampleDataset(train_examples),
+            eval_dataset=ExampleDataset(eval_examples),
+            data_collator=partial(collate_items, pad_id=pad_id),
+            **kwargs,
+        )
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        assert not return_outputs, "evaluate() below never asks for outputs"
+        return supervised_loss(model, inputs, num_items_in_batch)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
+        """Loss over all supervised tokens alike (not a mean of batch means) and its perplexity, logged and returned."""
+        examples = self.eval_examples if eval_dataset is None else eval_dataset.examples
+        start = time.perf_counter()
+        losses = target_losses(
+            self.model,
+            examples,
+            self.processing_class.pad_token_id,
+            self.args.per_device_eval_batch_size,
+            context=self.accelerator.autocast,
+        )
+        loss = losses.mean_per_token()
+        metrics = {
+            f"{metric_key_prefix}_loss": loss,
+            f"{metric_key_prefix}_perplexity": perplexity(loss),
+            f"{metric_key_prefix}_runtime": round(time.perf_counter() - start, 3),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class SampleWriter(TrainerCallback):
+    """Generates from the same few prompts at every checkpoint: text in TensorBoard and in samples.jsonl."""
+
+    def __init__(self, generate, examples, log_folder: str, append):
+        """generate(model) -> list of texts; append(record) keeps one line; examples: rows of the prompts."""
+        self.generate, self.examples, self.log_folder, self.append = generate, examples, log_folder, append
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        if state.is_world_process_zero and self.examples:
+            self.write(model, state.global_step)
+
+    def write(self, model, step: int) -> None:
+        texts = self.generate(model)
+        with SummaryWriter(self.log_folder) as writer:
+            for row, text in zip(self.examples, texts, strict=True):
+                writer.add_text(f"samples/{row['id']}", _markdown(row, text), step)
+                self.append(
+                    {
+                        "step": step,
+                        "id": row["id"],
+                        "prompt": row["source"],
+                        "reference": row["target"],
+                        "generated": text,
+                    }
+                )
+
+
+def _markdown(row: dict, text: str) -> str:
+    parts = (("prompt", row["source"]), ("generated", text), ("reference", row["target"]))
+    return "\n\n".join(f"**{name}**\n\n{value}" for name, value in parts if value)

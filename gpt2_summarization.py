@@ -1,0 +1,146 @@
+#!/usr/bin/env python
+"""Fine-tune GPT-2 for summarization or creative writing, and measure its inside at every checkpoint.
+
+    python gpt2_summarization.py quickstart
+    python gpt2_summarization.py quickstart_lora --learning_rate 1e-3 --run_name my_lora
+    python gpt2_summarization.py --model_name_or_path gpt2 --train_file rows.jsonl --validation_file more.jsonl \
+        --text_column article --summary_column highlights --run_name mine
+
+Snapshots go to interpretability_metrics/, attention_analysis/ and latent_space_evolution/; models, scores and samples
+to model_outputs/; scalars to logs/ (tensorboard --logdir logs). Then run analyze_latent_space.py and
+visualize_metrics.py with the same --run_name.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gpt2_interp import hub
+from gpt2_interp.errors import InputError, run_script
+
+if not {"-h", "--help"} & set(sys.argv):
+    hub.go_offline_if_unreachable()  # before the libraries are imported, which read the setting then
+
+import os  # noqa: E402
+import time  # noqa: E402
+
+import transformers  # noqa: E402
+from transformers import set_seed  # noqa: E402
+
+from gpt2_interp import comparison, run_files  # noqa: E402
+from gpt2_interp.arguments import as_settings, parse_arguments  # noqa: E402
+from gpt2_interp.checkpoints import newest_checkpoint  # noqa: E402
+from gpt2_interp.corpora import load_corpus  # noqa: E402
+from gpt2_interp.examples import ExampleBuilder  # noqa: E402
+from gpt2_interp.models import add_lora, describe, device_name, load_base  # noqa: E402
+from gpt2_interp.probes import choose_probes  # noqa: E402
+from gpt2_interp.recorder import SnapshotRecorder  # noqa: E402
+from gpt2_interp.run_paths import RunPaths  # noqa: E402
+from gpt2_interp.snapshots import SnapshotStore, write_json  # noqa: E402
+from gpt2_interp.trainer import SampleWriter, SupervisedTrainer  # noqa: E402
+from gpt2_interp.training_curves import draw_training_curves  # noqa: E402
+
+
+def main() -> None:
+    model_args, data_args, experiment, training = parse_arguments(sys.argv[1:])
+    paths = RunPaths(training.run_name, experiment.root)
+    run_files.check_free(paths, experiment)
+    transformers.logging.set_verbosity_error()  # warnings that matter are raised as errors or said by us
+    set_seed(training.seed)
+    seconds = {"start": time.perf_counter()}
+
+    # --- data ------------------------------------------------------------------------------------------------
+    say(f"run {paths.run_name}: {data_args.task}, {model_args.tuning} fine-tuning on {device_name(training)}")
+    corpus = load_corpus(data_args, experiment.probe_samples, training.seed)
+    base, tokenizer = load_base(model_args, training.seed, (row["source"] + row["target"] for row in corpus.train))
+    builder = ExampleBuilder(
+        tokenizer, data_args.task, data_args.max_source_length, data_args.max_target_length, base.config.n_positions
+    )
+    examples, reports = {}, {}
+    for use in ("train", "validation", "test", "probes"):
+        examples[use], reports[use] = builder.build(getattr(corpus, use))
+        say(f"  {use:10} {reports[use]}  <- {corpus.provenance[use]['source']}")
+        if not examples[use]:
+            raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")
+    for note in corpus.notes:
+        say(f"  note: {note}")
+    probes = choose_probes(examples["probes"], experiment.probe_samples, seed=training.seed)
+
+    # --- the base model, before it learns anything -----------------------------------------------------------
+    run_files.prepare(paths, experiment)
+    test = comparison.TestRows(corpus.test, examples["test"], builder, data_args, experiment, training)
+    base_result = test.score(base.to(training.device), "base")
+    say(f"  base: {base_result.summary()}")
+
+    # --- training, a snapshot at every checkpoint ------------------------------------------------------------
+    model = add_lora(base, model_args, training.seed) if model_args.tuning == "lora" else base
+    sizes = describe(model)
+    say(
+        f"  {sizes['trainable_parameters']:,} of {sizes['parameters']:,} parameters are trained "
+        f"({100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%)"
+    )
+    store = SnapshotStore(paths)
+    run_info = {
+        "task": data_args.task,
+        "tuning": model_args.tuning,
+        "arguments": as_settings(model_args, data_args, experiment, training),
+        "data": {use: {**corpus.provenance[use], "tokenization": vars(reports[use])} for use in reports},
+        "notes": corpus.notes,
+        "device": device_name(training),
+        **run_files.provenance(),
+    }
+    samples_file = paths.model_outputs / "samples.jsonl"
+    recorder = SnapshotRecorder(store, probes, run_info, tokenizer=tokenizer)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(paths.logs)
+    trainer = SupervisedTrainer(
+        model=model,
+        args=training,
+        train_examples=examples["train"],
+        eval_examples=examples["validation"],
+        processing_class=tokenizer,
+        callbacks=[
+            recorder,
+            SampleWriter(test.sample, test.sample_rows, str(paths.logs), run_files.line_writer(samples_file)),
+        ],
+    )
+    checkpoint = newest_checkpoint(paths.checkpoints) if experiment.resume else None
+    if experiment.resume:
+        say(f"  resuming from {checkpoint}" if checkpoint else "  no checkpoint yet: starting from the beginning")
+        run_files.cut_samples(samples_file, checkpoint)
+    seconds["training"] = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds["trained"] = time.perf_counter()
+
+    # --- what came out of it ---------------------------------------------------------------------------------
+    last_step = trainer.state.global_step
+    best_step = run_files.save_models(trainer, tokenizer, paths, model_args)  # leaves the best weights in the model
+    tuned_result = test.score(trainer.model, "tuned")
+    say(f"  tuned (step {best_step} of {last_step}): {tuned_result.summary()}")
+    metrics = {
+        "base": base_result.scores,
+        "tuned": tuned_result.scores,
+        **test.baselines(),
+        "best_step": best_step,
+        "test": corpus.provenance["test"],
+        "notes": corpus.notes,
+    }
+    comparison.write_predictions(paths.model_outputs / "predictions.jsonl", test, base_result, tuned_result)
+    comparison.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
+    draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
+    training_seconds = seconds["trained"] - seconds["training"]
+    steps = {"best": best_step, "final": last_step}
+    run_files.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds)
+    write_json(paths.model_outputs / "metrics.json", metrics)  # last: its presence says that the run is finished
+
+    # --- where to look ---------------------------------------------------------------------------------------
+    all_seconds = time.perf_counter() - seconds["start"]
+    say(f"  training took {training_seconds:.0f} s of {all_seconds:.0f} s; results are in {paths.model_outputs}/")
+    say(f"  next: analyze_latent_space.py and visualize_metrics.py with --run_name {paths.run_name}")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The whole experiment: set-up -> fine-tune -> latent space -> figures and report.
+#
+#   ./run_experiment.sh                                      the quickstart: 5 minutes on 2 CPU cores, no network needed
+#   ./run_experiment.sh quickstart_lora --learning_rate 1e-3    any preset of configs/, any training flag over it
+#   ./run_experiment.sh path/to/my.yaml --run_name mine         a preset of your own
+#   ./run_experiment.sh quickstart --resume                     go on with a run that was interrupted
+#
+# All flags: python gpt2_summarization.py --help. Watch it: tensorboard --logdir logs
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+case ${1:-} in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; echo "Presets:"; ls configs/*.yaml | sed 's/.*\//  /;s/\.yaml//'; exit 0;; esac
+
+preset=quickstart
+if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then preset=$1; shift; fi
+
+# The run's name: the last --run_name, or the preset's, or the name of its file. And where the outputs go.
+file=$preset; [ "${file%.yaml}" != "$file" ] || file=configs/$preset.yaml
+run=$(basename "$file" .yaml)
+[ ! -f "$file" ] || run=$(sed -n 's/^run_name: *//p' "$file" | tail -n 1 | grep . || echo "$run")
+root=.
+previous=
+for word in "$@"; do
+  case $previous in --run_name | --run-name) run=$word;; --root) root=$word;; esac
+  case $word in --run_name=* | --run-name=*) run=${word#*=};; --root=*) root=${word#*=};; esac
+  previous=$word
+done
+
+# On a CPU, glibc would hand every step's tensors back to the kernel and fault them in again: let it keep them.
+export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
+
+echo "== 1/4 environment";            ./setup_environment.sh
+python=${VIRTUAL_ENV:-${CONDA_PREFIX:-$PWD/.venv}}/bin/python
+echo "== 2/4 fine-tuning, a snapshot at every checkpoint";  "$python" gpt2_summarization.py "$preset" "$@"
+echo "== 3/4 latent space";           "$python" analyze_latent_space.py --run_name "$run" --root "$root"
+echo "== 4/4 figures and report";     "$python" visualize_metrics.py --run_name "$run" --root "$root"
+
+echo
+echo "report:      $root/visualizations/$run/interpretability_report.html"
+echo "all runs:    $root/visualizations/interpretability_report.html"
+echo "scores:      $root/model_outputs/$run/metrics.json"
+echo "TensorBoard: $python -m tensorboard.main --logdir $root/logs"
