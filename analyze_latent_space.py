@@ -35,7 +35,8 @@ def main() -> None:
     # 1. The states to project: one layer, one pooling, the steps evenly spread over the run.
     layer_name, layer = choose_layer(store, arguments.layer)
     steps, states = load_states(store, layer, arguments.pooling, arguments.max_steps)
-    print(f"{len(steps)} steps x {states.shape[1]} probes x {states.shape[2]} dimensions: {layer_name}, {arguments.pooling}")
+    n_probe, d_model = states.shape[1:]
+    print(f"{len(steps)} steps x {n_probe} probes x {d_model} dimensions: {layer_name}, {arguments.pooling}")
 
     # 2. One shared three-dimensional space for all of them, and how well it keeps neighbourhoods.
     started = time.perf_counter()
@@ -58,7 +59,9 @@ def choose_layer(store: SnapshotStore, wanted: str) -> tuple[str, int]:
     if wanted == "last":
         return labels[-1], len(labels) - 1
     if not wanted.isdigit() or int(wanted) >= len(labels):
-        raise InputError(f"--layer {wanted} does not exist: give 'last' or a number from 0 (embedding) to {len(labels) - 1}.")
+        raise InputError(
+            f"--layer {wanted} does not exist: give 'last' or a number from 0 (embedding) to {len(labels) - 1}."
+        )
     return labels[int(wanted)], int(wanted)
 
 
@@ -71,10 +74,15 @@ def load_states(store: SnapshotStore, layer: int, pooling: str, max_steps: int) 
     steps, states = [], []
     for step in spread_out(store.steps(), max_steps):
         try:
-            states.append(store.load(step, ["hidden_pooled"])["hidden_pooled"][:, at, layer])
+            pooled = store.load(step, ["hidden_pooled"]).get(
+                "hidden_pooled"
+            )  # [example, pooling, hidden_layer, d_model]
+        except InputError as damaged:
+            print(f"step {step} is left out: {damaged}", file=sys.stderr)
+            continue
+        if pooled is not None:
+            states.append(pooled[:, at, layer])
             steps.append(step)
-        except (InputError, KeyError) as problem:
-            print(f"step {step} is left out: {problem}", file=sys.stderr)
     if not steps:
         raise InputError(f"run {name!r} has no intact snapshot of its hidden states: train it again.")
     return steps, np.stack(states)
@@ -99,16 +107,30 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run_name", required=True, help="the run to analyse")
     parser.add_argument("--layer", default="last", help="'last' (default), or 0 (embedding) to n_layer")
-    parser.add_argument("--pooling", default="target_mean", choices=POOLINGS,
-                        help="over which tokens a probe's states are averaged (default: target_mean)")  # fmt: skip
-    parser.add_argument("--method", default="aligned_umap", choices=METHODS,
-                        help="aligned_umap keeps neighbourhoods (default); pca keeps distances along the widest directions, and is fast")  # fmt: skip
+    parser.add_argument(
+        "--pooling",
+        default="target_mean",
+        choices=POOLINGS,
+        help="over which tokens a probe's states are averaged (default: target_mean)",
+    )
+    parser.add_argument(
+        "--method",
+        default="aligned_umap",
+        choices=METHODS,
+        help="aligned_umap keeps neighbourhoods (default); pca keeps distances along the widest directions, fast",
+    )
     parser.add_argument("--n_neighbors", type=int, default=15, help="UMAP: size of a neighbourhood (default: 15)")
-    parser.add_argument("--min_dist", type=float, default=0.1, help="UMAP: how tightly points may pack, 0 to 1 (default: 0.1)")
+    parser.add_argument("--min_dist", type=float, default=0.1, help="UMAP: how tightly points may pack (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of UMAP (default: 0)")
-    parser.add_argument("--max_steps", type=int, default=20,
-                        help="project at most this many steps, evenly spread, the first and the last among them (default: 20)")  # fmt: skip
-    parser.add_argument("--root", type=Path, default=Path("."), help="the folder that holds the output folders (default: .)")
+    parser.add_argument(
+        "--max_steps",
+        type=int,
+        default=20,
+        help="project at most this many steps, evenly spread, the first and the last among them (default: 20)",
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path("."), help="folder that holds the output folders (default: .)"
+    )
     arguments = parser.parse_args()
     if arguments.n_neighbors < 2:
         raise InputError(f"--n_neighbors {arguments.n_neighbors} is too small: a neighbourhood needs at least 2.")
@@ -122,5 +144,6 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", module="umap")  # "n_jobs value 1 overridden": says nothing to the user
+    # "n_jobs overridden by random_state", "graph is not connected": both expected here, and no one can act on them
+    warnings.filterwarnings("ignore", module="umap|sklearn")
     run_script(main)

@@ -7,13 +7,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 requirements=${1:-requirements.txt}
 environment=${VIRTUAL_ENV:-${CONDA_PREFIX:-$PWD/.venv}}
 python=$environment/bin/python
-stamp=$environment/.gpt2_interp_$(basename "$requirements" .txt)
+stamp() { echo "$environment/.gpt2_interp_$(basename "$1" .txt)"; }
+state() { echo "$PWD $(cat requirements.txt "$1" pyproject.toml | cksum)"; }
 fail() { echo "setup_environment.sh: $*" >&2; exit 1; }
 
 # --- nothing to do? -----------------------------------------------------------------------------------------------
 [ -f "$requirements" ] || fail "there is no file $requirements."
-wanted="$PWD $(cat requirements.txt "$requirements" pyproject.toml | cksum)"
-if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+if [ -x "$python" ] && [ "$(cat "$(stamp "$requirements")" 2>/dev/null)" = "$(state "$requirements")" ]; then exit 0; fi
 
 # --- an interpreter and room for the packages ------------------------------------------------------------------------
 if [ -x "$python" ]; then base=$python; else base=${PYTHON:-python3}; fi
@@ -61,4 +61,4 @@ else:
     device = f"CPU ({torch.get_num_threads()} threads)"
 print(f"ready: torch {torch.__version__} on {device}")
 P
-echo "$wanted" >"$stamp"
+for file in requirements.txt "$requirements"; do state "$file" >"$(stamp "$file")"; done  # every file includes requirements.txt

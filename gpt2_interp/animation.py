@@ -42,13 +42,12 @@ TURN_FRAMES = 36  # one full turn of the camera
 
 
 def gif_bytes(frames: Sequence[np.ndarray], duration_ms: Sequence[int]) -> bytes:
-    """frames: RGB uint8 [height, width, 3] each, all of one size; one duration in milliseconds per frame; loops for ever.
+    """frames: RGB uint8 [height, width, 3], all of one size; one duration in milliseconds per frame; loops for ever.
 
     Each frame must differ from its neighbours (they carry their step): the format merges identical ones.
     """
-    return imageio.imwrite(
-        "<bytes>", np.stack(frames), extension=".gif", plugin="pillow", duration=list(duration_ms), loop=0
-    )  # fmt: skip
+    durations = list(duration_ms) if len(frames) > 1 else duration_ms[0]  # Pillow wants a number for a single frame
+    return imageio.imwrite("<bytes>", np.stack(frames), extension=".gif", plugin="pillow", duration=durations, loop=0)
 
 
 def step_durations(n_frames: int) -> list[int]:
@@ -143,18 +142,33 @@ def head_plotly(m: Measurements) -> go.Figure:
     """Both heat maps with a slider over the steps; colour ranges fixed over all of them."""
     data = head_evolution(m)
     low, high = data.entropy_range
-    figure = make_subplots(1, 2, horizontal_spacing=0.2,
-                           subplot_titles=["Attention entropy", f"Change since step {data.steps[0]}"])  # fmt: skip
+    figure = make_subplots(
+        1, 2, horizontal_spacing=0.2, subplot_titles=["Attention entropy", f"Change since step {data.steps[0]}"]
+    )
     figure.update_annotations(font_size=13)
 
     def maps(i: int) -> list[go.Heatmap]:
         hover = "layer %{y}, head %{x}: %{z:.3f} bits<extra></extra>"
         bar = {"title": {"text": measure_label("attn_entropy"), "side": "right"}, "thickness": 14}
         return [
-            go.Heatmap(z=data.entropy[i], zmin=low, zmax=high, colorscale="Viridis", colorbar={**bar, "x": 0.4}, hovertemplate=hover),
-            go.Heatmap(z=data.change[i], zmin=-data.change_range, zmax=data.change_range, colorscale="RdBu", reversescale=True,
-                       colorbar={**bar, "x": 1.0}, hovertemplate=hover),
-        ]  # fmt: skip
+            go.Heatmap(
+                z=data.entropy[i],
+                zmin=low,
+                zmax=high,
+                colorscale="Viridis",
+                colorbar={**bar, "x": 0.4},
+                hovertemplate=hover,
+            ),
+            go.Heatmap(
+                z=data.change[i],
+                zmin=-data.change_range,
+                zmax=data.change_range,
+                colorscale="RdBu",
+                reversescale=True,
+                colorbar={**bar, "x": 1.0},
+                hovertemplate=hover,
+            ),
+        ]
 
     for column, trace in enumerate(maps(0), start=1):
         figure.add_trace(trace, 1, column)
@@ -162,11 +176,16 @@ def head_plotly(m: Measurements) -> go.Figure:
     figure.update_xaxes(title_text="head", dtick=1)
     figure.update_yaxes(title_text="layer", dtick=1, autorange="reversed")
     figure.update_layout(
-        template="plotly_white", height=max(420, 28 * data.entropy.shape[1] + 250), plot_bgcolor=NO_VALUE, margin={"t": 110},
-        title={"text": f"Attention entropy of every head · run {m.paths.run_name}",
-               "subtitle": {"text": "queries that predict the target, mean over probes" + only_one(data.steps)}},
+        template="plotly_white",
+        height=max(420, 28 * data.entropy.shape[1] + 250),
+        plot_bgcolor=NO_VALUE,
+        margin={"t": 110},
+        title={
+            "text": f"Attention entropy of every head · run {m.paths.run_name}",
+            "subtitle": {"text": "queries that predict the target, mean over probes" + only_one(data.steps)},
+        },
         **step_slider(data.steps),
-    )  # fmt: skip
+    )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
     return figure
@@ -177,15 +196,28 @@ def step_slider(steps: Sequence[int]) -> dict[str, Any]:
     jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     play = {"frame": {"duration": FRAME_MS, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
     return {
-        "sliders": [{
-            "currentvalue": {"prefix": "step "}, "pad": {"t": 45, "b": 10}, "x": 0.12, "len": 0.88,
-            "steps": [{"label": str(step), "method": "animate", "args": [[str(step)], jump]} for step in steps],
-        }],
-        "updatemenus": [{
-            "type": "buttons", "showactive": False, "x": 0, "y": 0, "xanchor": "left", "yanchor": "top", "pad": {"t": 55},
-            "buttons": [{"label": "play", "method": "animate", "args": [None, play]}],
-        }],
-    }  # fmt: skip
+        "sliders": [
+            {
+                "currentvalue": {"prefix": "step "},
+                "pad": {"t": 45, "b": 10},
+                "x": 0.12,
+                "len": 0.88,
+                "steps": [{"label": str(step), "method": "animate", "args": [[str(step)], jump]} for step in steps],
+            }
+        ],
+        "updatemenus": [
+            {
+                "type": "buttons",
+                "showactive": False,
+                "x": 0,
+                "y": 0,
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"t": 55},
+                "buttons": [{"label": "play", "method": "animate", "args": [None, play]}],
+            }
+        ],
+    }
 
 
 # --- attention patterns ----------------------------------------------------------------------------------------------
@@ -193,7 +225,7 @@ def step_slider(steps: Sequence[int]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PatternEvolution:
-    """patterns [step, head shown, query, key] of one probe; heads are (layer, head), changes their change in entropy."""
+    """patterns: [step, head shown, query, key] of one probe; heads: (layer, head), with their changes in entropy."""
 
     steps: list[int]
     probe_id: str
@@ -219,7 +251,9 @@ def pattern_evolution(m: Measurements) -> PatternEvolution:
     shown[..., np.triu(np.ones((size, size), dtype=bool), 1)] = np.nan  # a query can't see later keys: no value, not 0
     boundaries = (probe["n_source"], probe["n_source"] + probe["n_template"])
     changes = [float(change[head]) for head in heads]
-    return PatternEvolution(steps, probe["id"], [readable(t) for t in probe["tokens"]], boundaries, heads, changes, shown)
+    return PatternEvolution(
+        steps, probe["id"], [readable(t) for t in probe["tokens"]], boundaries, heads, changes, shown
+    )
 
 
 def readable(token: str) -> str:
@@ -238,7 +272,9 @@ def pattern_gif(m: Measurements) -> bytes:
         canvas = Canvas(columns * side + 2.2, -(-len(data.heads) // columns) * side + 1.6, dpi=80)
         axes = canvas.figure.subplots(-(-len(data.heads) // columns), columns, squeeze=False, sharex=True, sharey=True)
         images = []
-        for ax, (layer, head), change, first in zip(axes.ravel(), data.heads, data.changes, data.patterns[0], strict=False):
+        for ax, (layer, head), change, first in zip(
+            axes.ravel(), data.heads, data.changes, data.patterns[0], strict=False
+        ):
             image = ax.imshow(first, cmap=color_map("magma"), norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
             images.append(image)
             ax.set_title(f"layer {layer}, head {head}: {change:+.2f} bits", fontsize=9)
@@ -251,9 +287,12 @@ def pattern_gif(m: Measurements) -> bytes:
             ax.remove()
         _token_ticks(axes, data.tokens, side)
         canvas.figure.colorbar(
-            images[0], ax=axes, shrink=0.6, ticks=[0, 0.05, 0.25, 0.5, 1],
+            images[0],
+            ax=axes,
+            shrink=0.6,
+            ticks=[0, 0.05, 0.25, 0.5, 1],
             label=f"{measure_label('attn_pattern')}, square-root scale",
-        )  # fmt: skip
+        )
         title = canvas.figure.suptitle("\n", fontsize=10)
         frames = []
         for i, step in enumerate(data.steps):
@@ -298,7 +337,10 @@ class NeuronEvolution:
 
 
 def neuron_evolution(m: Measurements, per_layer: int = NEURONS_PER_LAYER) -> NeuronEvolution:
-    """z = (mean_t - mean_0) / max(sd_0, the layer's 5th percentile of sd_0); those largest at the last step, in that order."""
+    """z = (mean_t - mean_0) / max(sd_0, the layer's 5th percentile of sd_0).
+
+    Those that are largest at the last step, in that order.
+    """
     steps, mean = m.stack("neuron_mean")  # [step, region, layer, d_mlp]
     _, sd = m.stack("neuron_sd")
     mean, sd_0 = m.region(mean, axis=1), m.region(sd, axis=1)[0]  # [step, layer, d_mlp], [layer, d_mlp]
@@ -317,11 +359,19 @@ def neuron_gif(m: Measurements) -> bytes:
         canvas = Canvas(0.5 * n_rank + 2.2, max(3.2, 0.36 * n_layer + 1.7))
         ax = canvas.figure.subplots()
         image = ax.imshow(data.z[0], cmap=color_map("RdBu_r"), vmin=-data.z_range, vmax=data.z_range, aspect="auto")
-        ax.set(xlabel="rank by change at the last step (the number in a cell is the neuron)", ylabel="layer",
-               xticks=range(n_rank), xticklabels=range(1, n_rank + 1), yticks=range(n_layer))  # fmt: skip
+        ax.set(
+            xlabel="rank by change at the last step (the number in a cell is the neuron)",
+            ylabel="layer",
+            xticks=range(n_rank),
+            xticklabels=range(1, n_rank + 1),
+            yticks=range(n_layer),
+        )
         ax.grid(False)
         cells = [(layer, rank) for layer in range(n_layer) for rank in range(n_rank)]
-        numbers = [ax.text(rank, layer, str(data.neurons[layer, rank]), ha="center", va="center", fontsize=6.5) for layer, rank in cells]
+        numbers = [
+            ax.text(rank, layer, str(data.neurons[layer, rank]), ha="center", va="center", fontsize=6.5)
+            for layer, rank in cells
+        ]
         canvas.figure.colorbar(image, ax=ax, label="z of neuron_mean [standard deviations at step 0]")
         title = canvas.figure.suptitle("\n", fontsize=10)
         frames = []
@@ -330,7 +380,8 @@ def neuron_gif(m: Measurements) -> bytes:
             for cell, number in zip(cells, numbers, strict=True):
                 number.set_color("white" if abs(data.z[i][cell]) > 0.55 * data.z_range else "#333333")
             title.set_text(
-                f"{m.paths.run_name} · step {step}{only_one(data.steps)}\nMLP neurons of each layer whose mean activation changed most"
+                f"{m.paths.run_name} · step {step}{only_one(data.steps)}\n"
+                "MLP neurons of each layer whose mean activation changed most"
             )
             frames.append(canvas.frame())
     return gif_bytes(frames, step_durations(len(frames)))
@@ -391,7 +442,9 @@ def quality_sentence(projection: Projection) -> str:
     )
 
 
-def latent_plotly(projection: Projection, probe_ids: Sequence[str], clusters: Sequence[str], run_name: str) -> go.Figure:
+def latent_plotly(
+    projection: Projection, probe_ids: Sequence[str], clusters: Sequence[str], run_name: str
+) -> go.Figure:
     """Slider over the steps, one trace per cluster, the same axis ranges throughout."""
     groups = color_groups(clusters, np.isfinite(projection.coordinates).all(axis=(0, 2)))
     names = axis_names(projection)
@@ -400,14 +453,19 @@ def latent_plotly(projection: Projection, probe_ids: Sequence[str], clusters: Se
         x, y, z = projection.coordinates[step, group.members].T.round(4).tolist()
         return {"x": x, "y": y, "z": z}
 
-    figure = go.Figure([
-        go.Scatter3d(
-            **points(0, group), mode="markers", name=html.escape(group.label),
-            marker={"size": 3.5, "color": group.color, "opacity": 0.85},
-            text=[f"{html.escape(probe_ids[i])}<br>{html.escape(clusters[i])}" for i in group.members],
-            hovertemplate="%{text}<extra></extra>",
-        ) for group in groups
-    ])  # fmt: skip
+    figure = go.Figure(
+        [
+            go.Scatter3d(
+                **points(0, group),
+                mode="markers",
+                name=html.escape(group.label),
+                marker={"size": 3.5, "color": group.color, "opacity": 0.85},
+                text=[f"{html.escape(probe_ids[i])}<br>{html.escape(clusters[i])}" for i in group.members],
+                hovertemplate="%{text}<extra></extra>",
+            )
+            for group in groups
+        ]
+    )
     figure.frames = [
         go.Frame(
             data=[go.Scatter3d(**points(i, group)) for group in groups], traces=list(range(len(groups))), name=str(step)
@@ -420,11 +478,14 @@ def latent_plotly(projection: Projection, probe_ids: Sequence[str], clusters: Se
     }
     subtitle = f"{latent_description(projection)}; {quality_sentence(projection)}"
     figure.update_layout(
-        template="plotly_white", height=720, margin={"l": 10, "r": 10, "b": 40, "t": 80},
-        scene={**axes, "aspectmode": "cube"}, legend={"itemsizing": "constant"},
+        template="plotly_white",
+        height=720,
+        margin={"l": 10, "r": 10, "b": 40, "t": 80},
+        scene={**axes, "aspectmode": "cube"},
+        legend={"itemsizing": "constant"},
         title={"text": f"Hidden states of the probes · run {run_name}", "subtitle": {"text": subtitle}},
         **(step_slider(projection.steps) if len(projection.steps) > 1 else {}),
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -444,7 +505,9 @@ def latent_gif(projection: Projection, clusters: Sequence[str], run_name: str) -
         ax = canvas.figure.add_axes((0.02, 0.03, 0.76, 0.86), projection="3d")
         members = [i for group in groups for i in group.members]
         colors = [group.color for group in groups for _ in group.members]
-        points = ax.scatter(*projection.coordinates[0, members].T, s=14, c=colors, linewidths=0)  # one artist: 3 x faster
+        points = ax.scatter(
+            *projection.coordinates[0, members].T, s=14, c=colors, linewidths=0
+        )  # one artist: 3 x faster
         ranges = equal_ranges(projection.coordinates)
         ax.set(xlim=ranges[0], ylim=ranges[1], zlim=ranges[2], box_aspect=(1, 1, 1))
         for set_label, name in zip((ax.set_xlabel, ax.set_ylabel, ax.set_zlabel), axis_names(projection), strict=True):
@@ -454,8 +517,15 @@ def latent_gif(projection: Projection, clusters: Sequence[str], run_name: str) -
             axis.set_major_locator(MaxNLocator(5))
         handles = [Line2D([], [], marker="o", linestyle="", color=group.color, label=group.label) for group in groups]
         canvas.figure.legend(handles=handles, loc="center right", fontsize=7.5, frameon=False)
-        canvas.figure.text(0.5, 0.925, f"{latent_description(projection)}; {quality_sentence(projection)}",
-                           ha="center", va="top", fontsize=7, color=GREY)  # fmt: skip
+        canvas.figure.text(
+            0.5,
+            0.925,
+            f"{latent_description(projection)}; {quality_sentence(projection)}",
+            ha="center",
+            va="top",
+            fontsize=7,
+            color=GREY,
+        )
         title = canvas.figure.suptitle("", fontsize=12, y=0.98)
         frames = []
         for i in range(n_step * per_step):

@@ -137,6 +137,15 @@ class RunTrainingArguments(TrainingArguments):
     )
 
 
+# Flags of TrainingArguments that this pipeline decides itself.
+REFUSED = {
+    "--output_dir": "checkpoints go to checkpoints/<run_name>; give --run_name",
+    "--resume_from_checkpoint": "--resume finds the newest checkpoint of the run",
+    "--load_best_model_at_end": "best_model/ and final_model/ are both kept",
+    "--eval_strategy": "each checkpoint is evaluated; give --save_strategy",
+    "--eval_steps": "each checkpoint is evaluated; give --save_steps",
+}
+
 ALL_ARGUMENTS = (ModelArguments, DataArguments, ExperimentArguments, RunTrainingArguments)
 
 
@@ -167,8 +176,9 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Exp
         allow_abbrev=False,
     )
     given = preset_argv(preset, parser) + [_underscored(word) for word in argv]
-    if any(word == "--output_dir" or word.startswith("--output_dir=") for word in given):
-        raise InputError("--output_dir is not a flag here: checkpoints go to checkpoints/<run_name>; give --run_name.")
+    for name, instead in REFUSED.items():
+        if any(word.split("=")[0] == name for word in given):
+            raise InputError(f"{name} is not a flag here: {instead}.")
     if not any(word.split("=")[0] == "--run_name" for word in given) and not {"-h", "--help"} & set(argv):
         raise InputError("give the run a name with --run_name; its results are kept under that name.")
     # The parser makes TrainingArguments at once, and those want an output_dir: so find the run's name first.
@@ -287,19 +297,6 @@ def validate(
         raise InputError("--num_beams must be at least 1.")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("--save_strategy must be steps or epoch: a snapshot belongs to every checkpoint.")
-    if training.resume_from_checkpoint:
-        raise InputError(
-            "--resume_from_checkpoint is not a flag here: --resume finds the newest checkpoint of the run."
-        )
-    if training.load_best_model_at_end:
-        raise InputError("--load_best_model_at_end is not needed: best_model/ and final_model/ are both kept.")
-    if training.eval_strategy not in ("no", training.save_strategy) or training.eval_steps not in (
-        None,
-        training.save_steps,
-    ):
-        raise InputError(
-            "--eval_strategy and --eval_steps follow --save_strategy and --save_steps: each checkpoint is evaluated."
-        )
     # A checkpoint is evaluated, so that best_model/ can be chosen among them.
     training.eval_strategy = training.save_strategy
     training.eval_steps = training.save_steps

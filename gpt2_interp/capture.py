@@ -34,7 +34,7 @@ def capture(
     probe_set: ProbeSet,
     *,
     autocast_dtype: torch.dtype | None = None,
-    max_batch_tokens: int = 4096,
+    max_batch_tokens: int = 2048,
 ) -> dict[str, np.ndarray]:
     """Measure `model` on the probes: every array of the store's table that needs a forward pass, by name.
 
@@ -43,7 +43,7 @@ def capture(
     attention implementation and random state are left as they were.
     """
     gpt2 = find_gpt2(model)
-    with measuring(gpt2), torch.no_grad():
+    with measuring(gpt2), torch.no_grad(), torch.autocast(gpt2.device.type, enabled=False):
         arrays = _capture_probes(gpt2, probe_set.examples, autocast_dtype, max_batch_tokens)
         arrays["attn_pattern"] = _capture_patterns(gpt2, probe_set.pattern_examples, autocast_dtype)
     return arrays
@@ -58,8 +58,9 @@ def measuring(gpt2: GPT2LMHeadModel) -> Iterator[None]:
     training = [(module, module.training) for module in gpt2.modules()]
     implementation = gpt2.config._attn_implementation
     # Hugging Face's gelu_new in one kernel instead of eight: the same function, on a CPU a third of the whole time.
-    activations = [(block.mlp, block.mlp.act) for block in gpt2.transformer.h
-                   if isinstance(block.mlp.act, NewGELUActivation)]
+    activations = [
+        (block.mlp, block.mlp.act) for block in gpt2.transformer.h if isinstance(block.mlp.act, NewGELUActivation)
+    ]
     with random_state_kept(gpt2.device):
         try:
             gpt2.eval()
@@ -129,6 +130,7 @@ def _hooks(gpt2: GPT2LMHeadModel, on_hidden, on_neurons) -> Iterator[None]:
     x: [batch, seq, d_model], l = 0 the embedding, l = n_layer before ln_f; a: [batch, seq, d_mlp], the input of
     mlp.c_proj.
     """
+
     def before(function, layer):
         def hook(module, args):
             with torch.autocast(args[0].device.type, enabled=False):
@@ -173,13 +175,17 @@ def _capture_probes(
         pooling = pooling_weights(chosen, masks)  # [batch, pooling, seq]
         pooled: list[Tensor] = []  # per hidden layer [batch, pooling, d_model]
         blocks: list[list[dict[str, Tensor]]] = [[] for _ in range(config.n_layer)]  # each measure [batch, head, query]
-        with _hooks(
-            gpt2,
-            on_hidden=lambda layer, x, into=pooled, weights=pooling: into.append(weights @ x.float()),
-            on_neurons=lambda layer, a, ids=batch["input_ids"], spans=spans: neurons.update(layer, a, spans, ids),
-        ), _autocast(gpt2, autocast_dtype):
-            final = _final_hidden(gpt2, batch, lambda layer, first, a, into=blocks: into[layer].append(
-                query_measures(a, first)))
+        with (
+            _hooks(
+                gpt2,
+                on_hidden=lambda layer, x, into=pooled, weights=pooling: into.append(weights @ x.float()),
+                on_neurons=lambda layer, a, ids=batch["input_ids"], spans=spans: neurons.update(layer, a, spans, ids),
+            ),
+            _autocast(gpt2, autocast_dtype),
+        ):
+            final = _final_hidden(
+                gpt2, batch, lambda layer, first, a, into=blocks: into[layer].append(query_measures(a, first))
+            )
             loss[rows] = mean_target_loss(gpt2, final, batch["labels"]).cpu().numpy()
         hidden[rows] = torch.stack(pooled, dim=2).cpu().numpy()
         for name in blocks[0][0]:
@@ -191,7 +197,7 @@ def _capture_probes(
 
 
 def _autocast(gpt2: GPT2LMHeadModel, dtype: torch.dtype | None):
-    """Precision of the forward pass; also shuts out an autocast that surrounds the caller when `dtype` is None."""
+    """Precision of the forward pass alone."""
     return torch.autocast(gpt2.device.type, dtype=dtype, enabled=dtype is not None)
 
 
@@ -263,11 +269,11 @@ def _capture_patterns(
     patterns = np.full(shape, np.nan, dtype=np.float16)
     for index, example in enumerate(examples):  # one by one: they are few, and none is padded
         n = len(example.input_ids)
+        patterns[index, :, :, :n, :n] = 0  # later keys, which their block of queries does not show
         batch = {name: t.to(gpt2.device) for name, t in collate([example], PAD_ID).items()}
 
         def keep(layer: int, first: int, a: Tensor, into=patterns[index]) -> None:
             into[layer, :, first : first + a.shape[2], : a.shape[3]] = a[0].cpu().numpy()
-            into[layer, :, first : first + a.shape[2], a.shape[3] : n] = 0  # keys that come after this block
 
         with _autocast(gpt2, autocast_dtype):
             _final_hidden(gpt2, batch, keep)

@@ -1,7 +1,7 @@
 """Figures of one run, drawn from its saved measurements alone: PNG (matplotlib, seaborn) and the same in plotly.
 
-Each figure is first turned into panels (`LinePanel`, `HeatPanel`): plain arrays with their labels and units. Both drawing
-libraries draw the same panels, and the tests look at the panels. Imports no torch.
+Each figure is first turned into panels (`LinePanel`, `HeatPanel`): plain arrays with their labels and units. Both
+drawing libraries draw the same panels, and the tests look at the panels. Imports no torch.
 """
 
 from __future__ import annotations
@@ -87,7 +87,11 @@ class Measurements:
 
     def probe_ids(self, n_example: int) -> list[str]:
         examples = self.probe_set.get("example", [])
-        return [str(e.get("id", i)) for i, e in enumerate(examples)] if len(examples) == n_example else self.clusters(n_example)
+        return (
+            [str(e.get("id", i)) for i, e in enumerate(examples)]
+            if len(examples) == n_example
+            else self.clusters(n_example)
+        )
 
     def logged(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """(steps, values) of one scalar of the training log; null becomes NaN. Both [line]."""
@@ -110,8 +114,8 @@ def nan_mean(array: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
 def bootstrap_band(values: np.ndarray, clusters: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Mean over probes with a 95% percentile bootstrap band, probes with equal weight.
 
-    values [step, example] -> mean, low, high [step], and the band's name. Whole clusters are drawn, because the probes of
-    one are not independent; with fewer than FEWEST_CLUSTERS of them single probes are, and the name says so.
+    values [step, example] -> mean, low, high [step], and the band's name. Whole clusters are drawn, because the probes
+    of one are not independent; with fewer than FEWEST_CLUSTERS of them single probes are, and the name says so.
     """
     names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
     by_cluster = len(names) >= FEWEST_CLUSTERS
@@ -233,9 +237,13 @@ def drift(m: Measurements) -> tuple[list[int], str, dict[str, np.ndarray]]:
     result: dict[str, list[np.ndarray]] = {"displacement": [], "cka_debiased": []}
     for step in m.steps:
         try:
-            states = m.store.load(step, ["hidden_pooled"])["hidden_pooled"]  # [example, pooling, hidden_layer, d_model]
-        except (InputError, KeyError) as problem:
-            warnings.warn(f"step {step} is skipped: {problem}", stacklevel=2)
+            states = m.store.load(step, ["hidden_pooled"]).get(
+                "hidden_pooled"
+            )  # [example, pooling, hidden_layer, d_model]
+        except InputError as damaged:
+            warnings.warn(f"step {step} is skipped: {damaged}", stacklevel=2)
+            continue
+        if states is None:
             continue
         if first is None:
             poolings = m.labels("pooling")
@@ -255,7 +263,9 @@ def _drift_panels(m: Measurements) -> list[LinePanel]:
     try:
         steps, pooling, values = drift(m)
     except InputError:
-        return [LinePanel(title, measure_label(n), note="Hidden states were not measured.") for n, title in titles.items()]
+        return [
+            LinePanel(title, measure_label(n), note="Hidden states were not measured.") for n, title in titles.items()
+        ]
     labels = m.labels("hidden_layer")
     colors = [GREY, *depth_colors(len(labels) - 1)]
     panels = []
@@ -299,11 +309,15 @@ def gradient_panels(m: Measurements) -> tuple[LinePanel, list[HeatPanel]]:
     if lines and isinstance(limit, (int, float)) and limit > 0:
         ends = np.array([x.min(), x.max()])
         lines.append(Line(f"clipped above {limit:g}", ends, np.full(2, float(limit)), ORANGE, wide=False, dashed=True))
-    positive = len(y) > 0 and np.nanmin(np.where(np.isfinite(y), y, np.inf)) > 0
+    finite = y[np.isfinite(y)]
+    wide = len(finite) > 0 and finite.min() > 0 and finite.max() > 10 * finite.min()
     norm = LinePanel(
-        "Norm of the training gradient, before clipping", "grad_norm [norm]", lines,
-        "" if lines else "No gradient norm has been logged yet.", log_y=positive,
-    )  # fmt: skip
+        "Norm of the training gradient, before clipping",
+        "grad_norm [norm]",
+        lines,
+        "" if lines else "No gradient norm has been logged yet.",
+        log_y=wide,
+    )
     try:
         steps, shares = m.stack("grad_share")
     except InputError:
@@ -377,9 +391,15 @@ def draw_lines(ax: Any, panel: LinePanel) -> None:
     for line in panel.lines:
         marker = "o" if 3 <= len(line.x) <= 30 or len(line.x) == 1 else None
         ax.plot(
-            line.x, line.y, color=line.color, label=line.label, linewidth=2.2 if line.wide else 1.1,
-            linestyle="--" if line.dashed else "-", marker=marker, markersize=4 if line.wide else 2.5,
-        )  # fmt: skip
+            line.x,
+            line.y,
+            color=line.color,
+            label=line.label,
+            linewidth=2.2 if line.wide else 1.1,
+            linestyle="--" if line.dashed else "-",
+            marker=marker,
+            markersize=4 if line.wide else 2.5,
+        )
         if line.low is not None:
             ax.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.22, linewidth=0)
     if panel.log_y:
@@ -402,9 +422,16 @@ def draw_heat_panels(figure: Any, panels: list[HeatPanel], label: str) -> None:
     for ax, panel in zip(axes, panels, strict=False):
         ax.set_facecolor(NO_VALUE)
         sns.heatmap(
-            panel.values, ax=ax, mask=~np.isfinite(panel.values), cmap="viridis", vmin=0, vmax=top, cbar=False,
-            xticklabels=False, yticklabels=False,
-        )  # fmt: skip
+            panel.values,
+            ax=ax,
+            mask=~np.isfinite(panel.values),
+            cmap="viridis",
+            vmin=0,
+            vmax=top,
+            cbar=False,
+            xticklabels=False,
+            yticklabels=False,
+        )
         ax.grid(False)
         _ticks(ax.set_xticks, panel.columns, 7)
         _ticks(ax.set_yticks, panel.rows, 12)
@@ -475,7 +502,9 @@ PLOTLY_CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": Fa
 def temporal_plotly(m: Measurements) -> go.Figure:
     panels = temporal_panels(m)
     rows = (len(panels) + 1) // 2
-    figure = make_subplots(rows, 2, subplot_titles=[p.title for p in panels], vertical_spacing=0.07, horizontal_spacing=0.1)
+    figure = make_subplots(
+        rows, 2, subplot_titles=[p.title for p in panels], vertical_spacing=0.07, horizontal_spacing=0.1
+    )
     seen: set[str] = set()
     for i, panel in enumerate(panels):
         plotly_lines(figure, panel, i // 2 + 1, i % 2 + 1, seen)
@@ -503,22 +532,48 @@ def plotly_lines(figure: go.Figure, panel: LinePanel, row: int, col: int, seen: 
     """One line panel as traces; a label that the legend already has is not repeated."""
     for line in panel.lines:
         if line.low is not None:
-            figure.add_trace(go.Scatter(
-                x=np.concatenate([line.x, line.x[::-1]]), y=np.concatenate([line.high, line.low[::-1]]), fill="toself", mode="lines",
-                fillcolor=_transparent(line.color), line={"width": 0}, hoverinfo="skip", showlegend=False,
-                legendgroup=line.label, name=line.label,
-            ), row, col)  # fmt: skip
-        figure.add_trace(go.Scatter(
-            x=line.x, y=line.y, name=line.label, legendgroup=line.label, showlegend=line.label not in seen,
-            mode="lines+markers" if len(line.x) <= 30 and len(line.x) != 2 else "lines", marker={"size": 5},
-            line={"color": line.color, "width": 3 if line.wide else 1.3, "dash": "dash" if line.dashed else "solid"},
-            hovertemplate="step %{x}: %{y:.4g}<extra>" + line.label + "</extra>",
-        ), row, col)  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=np.concatenate([line.x, line.x[::-1]]),
+                    y=np.concatenate([line.high, line.low[::-1]]),
+                    fill="toself",
+                    mode="lines",
+                    fillcolor=_transparent(line.color),
+                    line={"width": 0},
+                    hoverinfo="skip",
+                    showlegend=False,
+                    legendgroup=line.label,
+                    name=line.label,
+                ),
+                row,
+                col,
+            )
+        figure.add_trace(
+            go.Scatter(
+                x=line.x,
+                y=line.y,
+                name=line.label,
+                legendgroup=line.label,
+                showlegend=line.label not in seen,
+                mode="lines+markers" if len(line.x) <= 30 and len(line.x) != 2 else "lines",
+                marker={"size": 5},
+                line={
+                    "color": line.color,
+                    "width": 3 if line.wide else 1.3,
+                    "dash": "dash" if line.dashed else "solid",
+                },
+                hovertemplate="step %{x}: %{y:.4g}<extra>" + line.label + "</extra>",
+            ),
+            row,
+            col,
+        )
         seen.add(line.label)
     figure.update_xaxes(title_text="optimizer step", row=row, col=col)
     figure.update_yaxes(title_text=panel.y_label, type="log" if panel.log_y else "linear", row=row, col=col)
     if panel.note:
-        figure.add_annotation(text=panel.note, x=0.5, y=0.5, xref="x domain", yref="y domain", showarrow=False, row=row, col=col)
+        figure.add_annotation(
+            text=panel.note, x=0.5, y=0.5, xref="x domain", yref="y domain", showarrow=False, row=row, col=col
+        )
 
 
 def plotly_heat(panels: list[HeatPanel], label: str, above: LinePanel | None = None) -> go.Figure:
@@ -537,18 +592,30 @@ def plotly_heat(panels: list[HeatPanel], label: str, above: LinePanel | None = N
     for i, panel in enumerate(panels):
         row, col = i // columns + 1 + first, i % columns + 1
         figure.add_trace(grey_where_undefined(panel.values, panel.columns, panel.rows), row, col)
-        figure.add_trace(go.Heatmap(
-            z=panel.values, x=panel.columns, y=panel.rows, coloraxis="coloraxis",
-            hovertemplate=f"{panel.title}<br>row %{{y}}, step %{{x}}: %{{z:.4g}}<extra></extra>",
-        ), row, col)  # fmt: skip
+        figure.add_trace(
+            go.Heatmap(
+                z=panel.values,
+                x=panel.columns,
+                y=panel.rows,
+                coloraxis="coloraxis",
+                hovertemplate=f"{panel.title}<br>row %{{y}}, step %{{x}}: %{{z:.4g}}<extra></extra>",
+            ),
+            row,
+            col,
+        )
         figure.update_xaxes(type="category", title_text="step (snapshots, in order)", row=row, col=col)
         figure.update_yaxes(type="category", autorange="reversed", title_text="layer", row=row, col=col)
         if panel.title == "outside the layers":
             figure.update_yaxes(title_text="", row=row, col=col)
     if panels:
-        figure.update_layout(coloraxis={
-            "colorscale": "Viridis", "cmin": 0, "cmax": highest(panels), "colorbar": {"title": {"text": label, "side": "right"}},
-        })  # fmt: skip
+        figure.update_layout(
+            coloraxis={
+                "colorscale": "Viridis",
+                "cmin": 0,
+                "cmax": highest(panels),
+                "colorbar": {"title": {"text": label, "side": "right"}},
+            }
+        )
     figure.update_layout(height=310 * rows + 100, margin={"t": 100})
     return figure
 
@@ -556,9 +623,13 @@ def plotly_heat(panels: list[HeatPanel], label: str, above: LinePanel | None = N
 def grey_where_undefined(values: np.ndarray, columns: list[str], rows: list[str]) -> go.Heatmap:
     """A grey layer to lie under a heat map; plotly leaves NaN transparent."""
     return go.Heatmap(
-        z=np.where(np.isfinite(values), np.nan, 0.0), x=columns, y=rows, colorscale=[[0, NO_VALUE], [1, NO_VALUE]],
-        showscale=False, hovertemplate="step %{x}: no value<extra></extra>",
-    )  # fmt: skip
+        z=np.where(np.isfinite(values), np.nan, 0.0),
+        x=columns,
+        y=rows,
+        colorscale=[[0, NO_VALUE], [1, NO_VALUE]],
+        showscale=False,
+        hovertemplate="step %{x}: no value<extra></extra>",
+    )
 
 
 def _plotly_title(m: Measurements, text: str) -> dict[str, Any]:
@@ -586,5 +657,6 @@ def figure_fragment(figure: go.Figure, name: str) -> str:
 def figure_page(figure: go.Figure, name: str) -> bytes:
     """A self-contained page with one figure; the fixed id makes equal data give equal bytes."""
     html = figure.to_html(full_html=True, include_plotlyjs=True, div_id=name, config=PLOTLY_CONFIG, auto_play=False)
-    return html.replace("<head>", f'<head><title>{name.replace("_", " ")}</title>'
-                        '<meta name="viewport" content="width=device-width">', 1).encode()  # fmt: skip
+    return html.replace(
+        "<head>", f'<head><title>{name.replace("_", " ")}</title><meta name="viewport" content="width=device-width">', 1
+    ).encode()

@@ -104,6 +104,8 @@ def load_base(
         model = GPT2LMHeadModel(config)
     else:
         name = arguments.model_name_or_path
+        if (Path(name) / "adapter_config.json").exists():
+            raise InputError(f"{name} is a LoRA adapter: start from a whole model, such as its base.")
         tokenizer = load_tokenizer(arguments.tokenizer_name or name)
         model = _load_weights(name, dropout)
     if len(tokenizer) > model.config.vocab_size:
@@ -116,9 +118,6 @@ def load_base(
 
 
 def _load_weights(name: str, dropout: dict[str, float]) -> GPT2LMHeadModel:
-    folder = Path(name)
-    if folder.is_dir() and (folder / "adapter_config.json").exists():
-        raise InputError(f"{name} is a LoRA adapter: start from a whole model, such as its base.")
     try:
         config = GPT2Config.from_pretrained(name)
         if config.model_type != "gpt2":

@@ -27,8 +27,12 @@ class ProbeSet:
         return {
             "example": [{"id": e.id, "cluster": e.cluster, **_sizes(e)} for e in self.examples],
             "pattern": [
-                {"id": e.id, "tokens": [_readable(i, tokenizer) for i in e.input_ids], "token_ids": list(e.input_ids),
-                 **_sizes(e)}
+                {
+                    "id": e.id,
+                    "tokens": [_readable(i, tokenizer) for i in e.input_ids],
+                    "token_ids": list(e.input_ids),
+                    **_sizes(e),
+                }
                 for e in self.pattern_examples
             ],
             "notes": list(self.notes),
@@ -36,8 +40,11 @@ class ProbeSet:
 
 
 def _sizes(example: Example) -> dict[str, int]:
-    return {"n_source": len(example.source_ids), "n_template": len(example.template_ids),
-            "n_target": len(example.target_ids)}
+    return {
+        "n_source": len(example.source_ids),
+        "n_template": len(example.template_ids),
+        "n_target": len(example.target_ids),
+    }
 
 
 def _readable(token_id: int, tokenizer) -> str:
@@ -82,8 +89,10 @@ def choose_probes(
     chosen += added
 
     if len(chosen) < count:
-        notes.append(f"{len(chosen)} probes instead of {count}: {len(held_out)} examples are held out"
-                     + ("." if len(chosen) == len(held_out) else ", and longer ones would cost too many tokens."))
+        notes.append(
+            f"{len(chosen)} probes instead of {count}: {len(held_out)} examples are held out"
+            + ("." if len(chosen) == len(held_out) else ", and longer ones would cost too many tokens.")
+        )
     if cut:
         notes.append(f"{len(cut)} probes had their source cut to {max_source_length} tokens.")
     if added:
@@ -97,8 +106,8 @@ def stratified(examples: Sequence[Example], count: int, rng: random.Random) -> l
     ordered = sorted(examples, key=_length)
     if count >= len(ordered):
         return ordered
-    edges = [round(k * len(ordered) / count) for k in range(count + 1)]
-    return [ordered[rng.randrange(start, end)] for start, end in zip(edges, edges[1:], strict=False)]
+    strata = [(k * len(ordered) // count, (k + 1) * len(ordered) // count) for k in range(count)]
+    return [ordered[rng.randrange(start, end)] for start, end in strata]
 
 
 def _pattern_probes(held_out, count: int, length: int, rng: random.Random, notes: list[str]) -> list[Example]:
@@ -110,8 +119,9 @@ def _pattern_probes(held_out, count: int, length: int, rng: random.Random, notes
         notes.append(f"{len(cut)} of the {len(short) + len(cut)} pattern probes were cut to {length} tokens.")
     beheaded = [e.id for e, whole in zip(cut, others, strict=True) if e.target_ids != whole.target_ids]
     if beheaded:
-        notes.append(f"Pattern probes without their whole target, which alone exceeds {length} tokens: "
-                     f"{', '.join(beheaded)}.")
+        notes.append(
+            f"Pattern probes without their whole target, which alone exceeds {length} tokens: {', '.join(beheaded)}."
+        )
     return short + cut
 
 

@@ -64,8 +64,8 @@ def project(
     n_probes = kept.shape[1]
     if n_probes < 4:
         raise InputError(
-            f"only {n_probes} of {len(defined)} probes have these hidden states (a run without sources has no source_mean): "
-            f"choose another --pooling."
+            f"only {n_probes} of {len(defined)} probes have these hidden states "
+            f"(a run without sources has no source_mean): choose another --pooling."
         )
     notes = []
     if not defined.all():
@@ -108,7 +108,9 @@ def pca(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     directions = np.concatenate([directions[:3], np.zeros((max(0, 3 - len(directions)), d_model))])
     largest = np.abs(directions).argmax(axis=1)
-    directions *= np.where(directions[np.arange(3), largest] < 0, -1.0, 1.0)[:, None]  # a sign that does not depend on LAPACK
+    directions *= np.where(directions[np.arange(3), largest] < 0, -1.0, 1.0)[
+        :, None
+    ]  # a sign that does not depend on LAPACK
     total = (singular**2).sum()
     share = np.zeros(3)
     share[: min(3, len(singular))] = singular[:3] ** 2 / total if total > 0 else 0.0
@@ -140,6 +142,8 @@ def aligned_umap(states: np.ndarray, n_neighbors: int, min_dist: float, seed: in
         graph = fuzzy_simplicial_set(
             X, n_neighbors, random_state, "euclidean", knn_indices=indices, knn_dists=distances.astype(np.float32)
         )[0]
+        graph.data[graph.data < graph.data.max() / n_epochs] = 0  # would be drawn less than once, as in umap.UMAP
+        graph.eliminate_zeros()
         graphs.append(graph.tocoo())
 
     start = spectral_layout(states.mean(axis=0), sum(graph.tocsr() for graph in graphs) / len(graphs), 3, random_state)
@@ -152,10 +156,21 @@ def aligned_umap(states: np.ndarray, n_neighbors: int, min_dist: float, seed: in
     similarity, relations = alignment(np.stack([graph.toarray() > 0 for graph in graphs]))
     a, b = find_ab_params(1.0, min_dist)
     optimize_layout_aligned_euclidean(
-        layouts, layouts, heads, tails, n_epochs, schedule, similarity, relations,
+        layouts,
+        layouts,
+        heads,
+        tails,
+        n_epochs,
+        schedule,
+        similarity,
+        relations,
         random_state.randint(-(2**31) + 1, 2**31 - 1, 3).astype(np.int64),
-        a=a, b=b, lambda_=ALIGNMENT_STRENGTH, move_other=True, parallel=False,
-    )  # fmt: skip
+        a=a,
+        b=b,
+        lambda_=ALIGNMENT_STRENGTH,
+        move_other=True,
+        parallel=False,
+    )
     return np.stack(list(layouts))
 
 
@@ -163,7 +178,8 @@ def alignment(neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How strongly, and to whom, each probe is tied at the steps around.
 
     neighbours [step, example, example] bool -> similarity [step, 2 window + 1, example] float32: the Jaccard overlap of
-    the probe's neighbourhoods at the two steps; relations, same shape, int32: the probe's index there, -1 if no such step.
+    the probe's neighbourhoods at the two steps; relations, same shape, int32: the probe's index there, -1 if there is
+    no such step.
     """
     n_step, n_probe, _ = neighbours.shape
     similarity = np.zeros((n_step, 2 * ALIGNMENT_WINDOW + 1, n_probe), dtype=np.float32)

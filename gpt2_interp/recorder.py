@@ -1,8 +1,8 @@
 """A TrainerCallback that measures the inside of a GPT-2 at step 0 and at every checkpoint.
 
-    store = SnapshotStore(RunPaths("my_run"))
-    recorder = SnapshotRecorder(store, choose_probes(held_out_examples), run_info={}, tokenizer=tokenizer)
-    Trainer(..., callbacks=[recorder]).train()
+store = SnapshotStore(RunPaths("my_run"))
+recorder = SnapshotRecorder(store, choose_probes(held_out_examples), run_info={}, tokenizer=tokenizer)
+Trainer(..., callbacks=[recorder]).train()
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SnapshotRecorder(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         if args.fsdp or args.deepspeed:
-            raise ValueError("SnapshotRecorder needs the whole model in one process: it supports neither FSDP nor DeepSpeed")
+            raise ValueError("SnapshotRecorder needs the whole model in one process; turn FSDP and DeepSpeed off")
         if not state.is_world_process_zero:
             return
         self.tokenizer = self.tokenizer or processing_class
@@ -107,7 +107,7 @@ class SnapshotRecorder(TrainerCallback):
         if state.global_step == self.last_step:
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            tqdm.write(f"snapshots: none of step {state.global_step}; it was not saved, and the best model is loaded now")
+            tqdm.write(f"snapshots: none of step {state.global_step}: it was not saved; the best model is loaded now")
         else:
             self.snapshot(model, state.global_step, args.max_grad_norm)
 
@@ -140,8 +140,9 @@ class SnapshotRecorder(TrainerCallback):
         if not self.store.run_file.is_file():
             self.store.create(run)
             self.store.write_probe_set(self.probe_set.describe(self.tokenizer))
-        elif (self.store.run_info()["axes"] != run["axes"] or [e["id"] for e in self.store.probe_set()["example"]]
-              != [e.id for e in self.probe_set.examples]):
+        elif self.store.run_info()["axes"] != run["axes"] or [e["id"] for e in self.store.probe_set()["example"]] != [
+            e.id for e in self.probe_set.examples
+        ]:
             raise InputError(
                 f"run {self.store.paths.run_name!r} was measured with another model or other probes: "
                 f"resume it with the settings it began with, or give another --run_name."
@@ -158,10 +159,11 @@ class SnapshotRecorder(TrainerCallback):
             for m in STORED
         )
         steps = self.store.steps()
-        cost = f", {self.store.manifest(steps[-1])['seconds']:.1f} s each (as the latest one)" if steps else ""
+        seconds = f" and {self.store.manifest(steps[-1])['seconds']:.1f} s" if steps else ""
+        n = len(self.probe_set.examples)
         tqdm.write(
-            f"snapshots: {_planned(args, state)} more besides the {len(steps)} of {len(self.probe_set.examples)} probes "
-            f"in {self.store.paths.metrics}, about {bytes_each / 1e6:.1f} MB{cost}"
+            f"snapshots: {_planned(args, state)} to come after step {state.global_step}, on {n} probes, each "
+            f"about {bytes_each / 1e6:.1f} MB{seconds}, in {self.store.paths.metrics}"
         )
 
     # ---- one snapshot ----
@@ -175,7 +177,10 @@ class SnapshotRecorder(TrainerCallback):
         arrays["grad_share"] = share.numpy()
         arrays["grad_norm_total"] = np.float32(self._norm_before_clipping(step, norm_after_clipping, max_grad_norm))
         self.store.write(
-            step, arrays, seconds=round(time.perf_counter() - start, 3), probes=len(self.probe_set.examples),
+            step,
+            arrays,
+            seconds=round(time.perf_counter() - start, 3),
+            probes=len(self.probe_set.examples),
             precision=str(self.autocast_dtype or torch.float32).removeprefix("torch."),
         )
         self.last_step = step

@@ -207,7 +207,7 @@ MEASURES: tuple[Measure, ...] = (
         ("region", "layer", "d_mlp"),
         "int32",
         "token id",
-        "The token at which that largest activation occurred.",
+        "The token at which that largest activation occurred; -1 where a region has no tokens.",
         "argmax a",
     ),
     Measure(
@@ -466,4 +466,4 @@ def _checked(measure: Measure, array: np.ndarray, axes: Mapping[str, Any]) -> np
     sizes = tuple(value if isinstance(value := axes[axis], int) else len(value) for axis in measure.axes)
     if array.shape != sizes:
         raise ValueError(f"{measure.name} has shape {array.shape}; its axes {measure.axes} want {sizes}")
-    return np.ascontiguousarray(array, dtype=measure.dtype)
+    return np.asarray(array, dtype=measure.dtype, order="C")  # ascontiguousarray would give a scalar an axis

@@ -131,7 +131,7 @@ class Writer:
         """Append the text, with a capital where a sentence begins; returns its span."""
         if self.capital and text:
             at = 1 if text[0] == '"' else 0
-            text = text[:at] + text[at:at + 1].upper() + text[at + 1:]
+            text = text[:at] + text[at : at + 1].upper() + text[at + 1 :]
             self.capital = text == '"'
         start = self.length
         self.parts.append(text)
@@ -248,7 +248,8 @@ def news_plan(split: str, seed: int, index: int) -> tuple[str, Plan]:
 _FRONTED = re.compile(
     r"(In|On|By|At|As|From|Until|After|According|Without|While|Over|To|So|Near|Nobody|Inside|Altogether|Behind|One|Among"
     r"|Clerks|Lawyers|Missing|Gone|Side|Young|Few|Some|All|Most|Wrapped|Surveyors|Visitors|For|Down|Day|Organisers"
-    r"|Officers|Space|Shortly|The union|Charged|Invited|It)\b")
+    r"|Officers|Space|Shortly|The union|Charged|Invited|It)\b"
+)
 
 
 def _first_words(sentence: Sentence) -> str:
@@ -273,10 +274,15 @@ def _quotes_and_links(rng: random.Random, parts: dict, test: bool, say: Callable
     speakers = shuffled(rng, ["p1", "p2"])
     result = []
     pair = shuffled(rng, ["who", speakers[1]])
-    names = {"Q": expand(rng, tuple(quotes.pop()), {}), "pa": pair[0], "pb": pair[1],
-             "Pa": f"+{pair[0]}", "Pb": f"+{pair[1]}"}
+    names = {
+        "Q": expand(rng, tuple(quotes.pop()), {}),
+        "pa": pair[0],
+        "pb": pair[1],
+        "Pa": f"+{pair[0]}",
+        "Pb": f"+{pair[1]}",
+    }
     result.append(say("link", choice(rng, news.COMMON["people"][test]), names))
-    for speaker in speakers[:1 if chance(rng, 0.55) else 2]:
+    for speaker in speakers[: 1 if chance(rng, 0.55) else 2]:
         names = {"Q": expand(rng, tuple(quotes.pop()), {}), "P": f"+{speaker}"}
         result.append(say("quote", frames.pop(), names))
     if chance(rng, 0.85):
@@ -299,13 +305,21 @@ def _fact(slot: str, plan: Plan, article: Rendered, in_target: tuple[int, int]) 
     """The record of one fact: what, said how, and where it stands."""
     value = plan.values[slot]
     return {
-        "slot": slot, "type": value.type, "value": value.text, "stated": value.stated, "forms": list(value.forms),
+        "slot": slot,
+        "type": value.type,
+        "value": value.text,
+        "stated": value.stated,
+        "forms": list(value.forms),
         "value_spans": [list(span) for span in article.values[slot]],
         "cue_spans": [list(span) for span in article.cues.get(slot, [])],
         "sentence_span": next([start, end] for kind, start, end in article.sentences if kind == slot),
-        "highlight_span": list(in_target), "transformed": value.transformed,
-        "distractors": [other.text for key, other in plan.values.items()
-                        if key != slot and other.type == value.type and key in article.values],
+        "highlight_span": list(in_target),
+        "transformed": value.transformed,
+        "distractors": [
+            other.text
+            for key, other in plan.values.items()
+            if key != slot and other.type == value.type and key in article.values
+        ],
     }
 
 
@@ -339,9 +353,13 @@ def twin(row: dict, slot: str, seed: int = 0, same_length: Callable[[str, str], 
     _, split, row_seed, index = row["id"].rsplit("-", 3)
     event, plan = news_plan(split, int(row_seed), int(index))
     old = plan.values[slot]
-    mentions = {(row[text], *span) for fact in row["facts"] if fact["slot"] == slot
-                for text, spans in (("article", fact["value_spans"]), ("highlights", [fact["highlight_span"]]))
-                for span in spans}
+    mentions = {
+        (row[text], *span)
+        for fact in row["facts"]
+        if fact["slot"] == slot
+        for text, spans in (("article", fact["value_spans"]), ("highlights", [fact["highlight_span"]]))
+        for span in spans
+    }
     leads = {(text[a:b], " " if a and text[a - 1] == " " else "") for text, a, b in mentions}
     rng = generator("twin", row["id"], slot, seed)
     tried = {old.text}
@@ -410,19 +428,42 @@ def _story_row(row_id: str, plot: str, plan: Plan) -> dict:
         start, end = story.values[slot][0]
         sentence = next([a, b] for _, a, b in story.sentences if a <= start < b)
         value = plan.values[slot]
-        facts.append({
-            "slot": slot, "type": value.type, "value": value.text, "stated": value.stated, "forms": list(value.forms),
-            "value_spans": [list(span) for span in story.values[slot]], "cue_spans": [], "sentence_span": sentence,
-            "highlight_span": list(spans[slot]), "transformed": False,
-            "distractors": [other.text for key, other in plan.values.items()
-                            if key != slot and other.type == value.type and key in story.values]})
+        facts.append(
+            {
+                "slot": slot,
+                "type": value.type,
+                "value": value.text,
+                "stated": value.stated,
+                "forms": list(value.forms),
+                "value_spans": [list(span) for span in story.values[slot]],
+                "cue_spans": [],
+                "sentence_span": sentence,
+                "highlight_span": list(spans[slot]),
+                "transformed": False,
+                "distractors": [
+                    other.text
+                    for key, other in plan.values.items()
+                    if key != slot and other.type == value.type and key in story.values
+                ],
+            }
+        )
     start, end = next((a, b) for kind, a, b in story.sentences if kind == "ending")
     told = prompt[slice(*spans["ending"])]
-    facts.append({
-        "slot": "ending", "type": "ending", "value": story.text[start:end], "stated": told,
-        "forms": [story.text[start:end], told], "value_spans": [[start, end]], "cue_spans": [],
-        "sentence_span": [start, end], "highlight_span": list(spans["ending"]), "transformed": True,
-        "distractors": []})
+    facts.append(
+        {
+            "slot": "ending",
+            "type": "ending",
+            "value": story.text[start:end],
+            "stated": told,
+            "forms": [story.text[start:end], told],
+            "value_spans": [[start, end]],
+            "cue_spans": [],
+            "sentence_span": [start, end],
+            "highlight_span": list(spans["ending"]),
+            "transformed": True,
+            "distractors": [],
+        }
+    )
     return {"id": row_id, "prompt": prompt, "story": story.text, "plot": plot, "facts": facts}
 
 
@@ -449,7 +490,7 @@ def _background(seed: int, index: int) -> str:
         return choice(rng, news.LISTS).format(names, names)
     if roll < 0.55:
         words = re.findall(r"[A-Za-z]+", render(news_plan("pretrain", seed, index)[1]).text)
-        words = " ".join(shuffled(rng, words)[:12 + int(rng.random() * 24)])
+        words = " ".join(shuffled(rng, words)[: 12 + int(rng.random() * 24)])
         return choice(rng, news.PROOFS).format(words, words)
     if roll < 0.7:
         homes = [(world.draw_person(rng, False), world.draw_place(rng, False).text) for _ in range(3)]
@@ -484,7 +525,7 @@ def occurrences(text: str, form: str) -> Iterator[tuple[int, int]]:
     start = text.find(form)
     while start >= 0:
         end = start + len(form)
-        around = text[start - 1:start] + text[end:end + 1]
+        around = text[start - 1 : start] + text[end : end + 1]
         if not any(c.isalnum() or c == "-" for c in around):
             yield start, end
         start = text.find(form, start + 1)
@@ -497,20 +538,26 @@ def states(text: str, forms: list[str]) -> bool:
 
 def unlabelled(row: dict) -> list[str]:
     """Occurrences of gold values in the article that no span covers; must be none."""
-    return [f"{row['id']}: {form}" for fact in row["facts"] for form in fact["forms"]
-            for start, end in occurrences(row["article"], form)
-            if not any(a <= start and end <= b for a, b in fact["value_spans"])]
+    return [
+        f"{row['id']}: {form}"
+        for fact in row["facts"]
+        for form in fact["forms"]
+        for start, end in occurrences(row["article"], form)
+        if not any(a <= start and end <= b for a, b in fact["value_spans"])
+    ]
 
 
 def lead(row: dict, spans: list[tuple[str, int, int]], sentences: int = 3) -> str:
     """The first sentences of the article."""
-    return row["article"][:spans[sentences - 1][2]]
+    return row["article"][: spans[sentences - 1][2]]
 
 
 def wordings_of(plan: Plan) -> set[str]:
     """Every sentence of a plan with its values left open."""
-    return {"".join(f"{{{payload}}}" if kind == KEY else payload for kind, payload in sentence.pieces if kind != CUE)
-            for sentence in plan.sentences}
+    return {
+        "".join(f"{{{payload}}}" if kind == KEY else payload for kind, payload in sentence.pieces if kind != CUE)
+        for sentence in plan.sentences
+    }
 
 
 def association(pairs: list[tuple[object, object]]) -> float:
@@ -553,10 +600,15 @@ def audit_split(split: str, count: int, seed: int = 0) -> dict[str, object]:
     names = list(labels)
     pairs = [association(list(zip(labels[a], labels[b], strict=True))) for i, a in enumerate(names) for b in names[:i]]
     return {
-        "rows": count, "words per article": round(words / count, 1), "unlabelled occurrences": len(missing),
-        "labelled repeats per fact": round(repeats / facts, 2), "facts that recur": round(recur / facts, 3),
-        "cue apart from value": round(apart / facts, 3), ">= 2 distractors": round(enough / facts, 3),
-        "transformed": round(transformed / facts, 3), "value share of words": round(value_words / words, 3),
+        "rows": count,
+        "words per article": round(words / count, 1),
+        "unlabelled occurrences": len(missing),
+        "labelled repeats per fact": round(repeats / facts, 2),
+        "facts that recur": round(recur / facts, 3),
+        "cue apart from value": round(apart / facts, 3),
+        ">= 2 distractors": round(enough / facts, 3),
+        "transformed": round(transformed / facts, 3),
+        "value share of words": round(value_words / words, 3),
         "gold position by fifth": [round(positions[i] / facts, 3) for i in range(5)],
         "lead-3 fact recall": round(recalled / facts, 3),
         "largest association (Cramer's V)": round(max(pairs), 3),
@@ -568,8 +620,9 @@ def held_out_overlap(count: int, seed: int = 0) -> dict[str, int]:
     """How many values, pairs of values and article wordings of split "test" occur in any other split; all must be 0."""
     seen: dict[str, dict[str, set]] = {}
     for split in SPLITS:
-        sets = seen.setdefault("test" if split == "test" else "others",
-                               {name: set() for name in ("values", "pairs", "wordings")})
+        sets = seen.setdefault(
+            "test" if split == "test" else "others", {name: set() for name in ("values", "pairs", "wordings")}
+        )
         for index in range(count):
             for plan in (news_plan(split, seed, index)[1], story_plan(split, seed, index)[1]):
                 stated = [value.stated for value in plan.values.values() if value.type != "thing"]
@@ -603,8 +656,11 @@ def readable(row: dict) -> str:
     lines = [f"== {row['id']}", row[text], f"-- {target}", row[target], "-- facts"]
     for fact in row["facts"]:
         cues = "; ".join(row[text][a:b] for a, b in fact["cue_spans"])
-        lines.append(f"{fact['slot']}: {fact['value']} -> {fact['stated']}   at {fact['value_spans']}"
-                     + (f"   cue: {cues}" if cues else "") + f"   distractors: {', '.join(fact['distractors'])}")
+        lines.append(
+            f"{fact['slot']}: {fact['value']} -> {fact['stated']}   at {fact['value_spans']}"
+            + (f"   cue: {cues}" if cues else "")
+            + f"   distractors: {', '.join(fact['distractors'])}"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -82,13 +82,26 @@ PROOFS = (
     "A torn page reads {0} and its copy {1}.",
 )
 LOOK_UP = (
-    "A letter for {0} goes to {1}.", "To find {0}, ask in {1}.", "{0} comes from {1}.", "{0} was last seen in {1}.",
+    "A letter for {0} goes to {1}.",
+    "To find {0}, ask in {1}.",
+    "{0} comes from {1}.",
+    "{0} was last seen in {1}.",
 )
 RECORDS = {
-    "number": ("The ledger says {0}, in figures {1}.", "There were {0} of them ({1}).", "He counted {0} and wrote {1}.",
-               "Paid for {0} sacks: {1} sacks.", "{1} is written out as {0}."),
-    "date": ("It was {0}, or {1} for short.", "The clerk heard {0} and wrote {1}.", "Born on {0} (entered as {1}).",
-             "The meeting of {0} is filed under {1}.", "{1} is the same day as {0}."),
+    "number": (
+        "The ledger says {0}, in figures {1}.",
+        "There were {0} of them ({1}).",
+        "He counted {0} and wrote {1}.",
+        "Paid for {0} sacks: {1} sacks.",
+        "{1} is written out as {0}.",
+    ),
+    "date": (
+        "It was {0}, or {1} for short.",
+        "The clerk heard {0} and wrote {1}.",
+        "Born on {0} (entered as {1}).",
+        "The meeting of {0} is filed under {1}.",
+        "{1} is the same day as {0}.",
+    ),
 }
 
 EVENTS = {

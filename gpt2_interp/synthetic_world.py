@@ -67,10 +67,40 @@ ORDINALS = _words(
 
 # Trades that anyone may have: they stand before a name ("baker Marlen Tovick") and say nothing about the event.
 TRADES = (
-    "baker", "teacher", "fisherman", "ferry pilot", "shopkeeper", "nurse", "carpenter", "librarian", "farmer",
-    "bus driver", "postman", "gardener", "beekeeper", "potter", "clerk", "surveyor", "printer", "miller", "cook",
-    "locksmith", "tailor", "engineer", "archivist", "innkeeper", "watchmaker", "photographer", "weaver", "plumber",
-    "dentist", "violinist", "historian", "retired judge", "town councillor", "union member",
+    "baker",
+    "teacher",
+    "fisherman",
+    "ferry pilot",
+    "shopkeeper",
+    "nurse",
+    "carpenter",
+    "librarian",
+    "farmer",
+    "bus driver",
+    "postman",
+    "gardener",
+    "beekeeper",
+    "potter",
+    "clerk",
+    "surveyor",
+    "printer",
+    "miller",
+    "cook",
+    "locksmith",
+    "tailor",
+    "engineer",
+    "archivist",
+    "innkeeper",
+    "watchmaker",
+    "photographer",
+    "weaver",
+    "plumber",
+    "dentist",
+    "violinist",
+    "historian",
+    "retired judge",
+    "town councillor",
+    "union member",
 )
 
 
@@ -192,8 +222,14 @@ def number_words(number: int) -> str:
 def number_value(number: int) -> Value:
     """Words below 100, digits above; always digits in the highlight."""
     if number < 100:
-        return Value("number", number_words(number), number_words(number), str(number),
-                     (str(number), number_words(number)), "words")
+        return Value(
+            "number",
+            number_words(number),
+            number_words(number),
+            str(number),
+            (str(number), number_words(number)),
+            "words",
+        )
     return Value("number", str(number), str(number), str(number), (str(number),), "digits")
 
 
@@ -221,15 +257,25 @@ def weekday(day: int, month: int) -> str:
     return WEEKDAYS[(before + day + 1) % 7]
 
 
-DATE_STYLES = ("the {nth} of {month}", "{weekday} the {nth} of {month}", "the {word} of {month}", "{month} {day}",
-               "{day} {month}")
+DATE_STYLES = (
+    "the {nth} of {month}",
+    "{weekday} the {nth} of {month}",
+    "the {word} of {month}",
+    "{month} {day}",
+    "{day} {month}",
+)
 
 
 @cache
 def date_value(day: int, month: int, style: str) -> Value:
     """A date in one of DATE_STYLES; always "3 March" in the highlight."""
-    words = {"day": day, "month": MONTHS[month], "nth": f"{day}{_suffix(day)}", "word": ordinal_word(day),
-             "weekday": weekday(day, month)}
+    words = {
+        "day": day,
+        "month": MONTHS[month],
+        "nth": f"{day}{_suffix(day)}",
+        "word": ordinal_word(day),
+        "weekday": weekday(day, month),
+    }
     text = style.format(**words)
     forms = ("{day} {month}", "{month} {day}", "{nth} of {month}", "{word} of {month}")
     return Value("date", text, text, f"{day} {MONTHS[month]}", tuple(form.format(**words) for form in forms), style)

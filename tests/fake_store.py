@@ -1,7 +1,7 @@
 """A small run written through SnapshotStore, with planted effects, for the tests of everything that draws.
 
-Planted: head (1, 2) loses entropy steadily and no other head changes; MLP neuron 7 of layer 0 becomes active; the matrix
-h.1.mlp.c_fc moves most; hidden states drift more in deeper layers; the loss falls.
+Planted: head (1, 2) loses entropy steadily and no other head changes; MLP neuron 7 of layer 0 becomes active; the
+matrix h.1.mlp.c_fc moves most; hidden states drift more in deeper layers; the loss falls.
 
 `python tests/fake_store.py ROOT` writes two runs of the quickstart's size to look at.
 """
@@ -21,7 +21,27 @@ CHANGED_HEAD = (1, 2)
 CHANGED_NEURON = (0, 7)
 CHANGED_MATRIX = "h.1.mlp.c_fc"
 STEPS = (0, 50, 100, 200, 1000)  # as text, "1000" would come before "200"
-TOKENS = "The mayor of Oslo opened a bridge <b> worth $ 3 million ĠTL ;DR : ĠOslo Ġgot Ġa Ġbridge".split()
+TOKENS = [
+    "The",
+    "mayor",
+    "of",
+    "Oslo",
+    "opened",
+    "a",
+    "bridge",
+    "<b>",
+    "worth",
+    "$",
+    "3",
+    "million",
+    "ĠTL",
+    ";DR",
+    ":",
+    "ĠOslo",
+    "Ġgot",
+    "Ġa",
+    "Ġbridge",
+]
 KINDS = ("attn.c_attn.q", "attn.c_attn.k", "attn.c_attn.v", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 GRAD_KINDS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HOSTILE = "</script><script>alert('x')</script>"  # what a model might write; a report must show it, not run it
@@ -54,7 +74,9 @@ def write_fake_run(
         store.write(step, _arrays(axes, base, step / max(*steps, 1), np.random.default_rng(step), without_source))
     for step in range(10, max(steps) + 1, 10):
         loss = 1.2 + 3 * np.exp(-step / 300) + 0.1 * random.normal()
-        store.append_log({"step": step, "epoch": step / 500, "loss": loss, "learning_rate": 1e-3, "grad_norm": 0.4 + loss / 3})
+        store.append_log(
+            {"step": step, "epoch": step / 500, "loss": loss, "learning_rate": 1e-3, "grad_norm": 0.4 + loss / 3}
+        )
         if step in steps:
             store.append_log({"step": step, "eval_loss": loss + 0.2, "eval_perplexity": float(np.exp(loss + 0.2))})
     if scores:
@@ -65,23 +87,51 @@ def write_fake_run(
 def _axes(n_layer: int, n_head: int, d_model: int, d_mlp: int, n_example: int) -> dict:
     grads = [f"h.{i}.{kind}" for i in range(n_layer) for kind in GRAD_KINDS]
     return {
-        "example": n_example, "region": ["Q", "A"], "pooling": ["source_mean", "target_mean", "prompt_last"],
-        "layer": n_layer, "hidden_layer": ["embedding", *(f"block {i}" for i in range(1, n_layer)), f"block {n_layer} (before ln_f)"],
-        "head": n_head, "pattern_example": ["p0", "p1"], "query_pos": 24, "key_pos": 24, "d_model": d_model, "d_mlp": d_mlp,
+        "example": n_example,
+        "region": ["Q", "A"],
+        "pooling": ["source_mean", "target_mean", "prompt_last"],
+        "layer": n_layer,
+        "hidden_layer": ["embedding", *(f"block {i}" for i in range(1, n_layer)), f"block {n_layer} (before ln_f)"],
+        "head": n_head,
+        "pattern_example": ["p0", "p1"],
+        "query_pos": len(TOKENS) + 2,
+        "key_pos": len(TOKENS) + 2,
+        "d_model": d_model,
+        "d_mlp": d_mlp,
         "matrix": ["wte", "wpe", *(f"h.{i}.{kind}" for i in range(n_layer) for kind in KINDS)],
         "grad_matrix": ["wte", "wpe", *grads, "biases and layer norms"],
-    }  # fmt: skip
+    }
 
 
 def _run_info(axes: dict, tuning: str, task: str, n_layer: int, n_head: int, d_model: int) -> dict:
     return {
-        "created": "2025-01-01T12:00:00", "task": task, "tuning": tuning, "versions": {"torch": "2.13.0"}, "git_commit": "abc123",
-        "arguments": {"learning_rate": 1e-3 if tuning == "full" else 3e-3, "max_grad_norm": 1.0, "seed": 42, "run_name": HOSTILE},
-        "data": {"train": {"source": "synthetic_news", "rows": 4000}, "validation": {"source": "synthetic_news", "rows": 200}},
-        "model": {"n_layer": n_layer, "n_head": n_head, "n_embd": d_model, "n_positions": 256, "vocab_size": 2048,
-                  "parameters": 1500000, "trainable_parameters": 1500000 if tuning == "full" else 30000},
-        "device": "cpu", "axes": axes,
-    }  # fmt: skip
+        "created": "2025-01-01T12:00:00",
+        "task": task,
+        "tuning": tuning,
+        "versions": {"torch": "2.13.0"},
+        "git_commit": "abc123",
+        "arguments": {
+            "learning_rate": 1e-3 if tuning == "full" else 3e-3,
+            "max_grad_norm": 1.0,
+            "seed": 42,
+            "run_name": HOSTILE,
+        },
+        "data": {
+            "train": {"source": "synthetic_news", "rows": 4000},
+            "validation": {"source": "synthetic_news", "rows": 200},
+        },
+        "model": {
+            "n_layer": n_layer,
+            "n_head": n_head,
+            "n_embd": d_model,
+            "n_positions": 256,
+            "vocab_size": 2048,
+            "parameters": 1500000,
+            "trainable_parameters": 1500000 if tuning == "full" else 30000,
+        },
+        "device": "cpu",
+        "axes": axes,
+    }
 
 
 def _probe_set(n_example: int, n_cluster: int) -> dict:
@@ -92,8 +142,15 @@ def _probe_set(n_example: int, n_cluster: int) -> dict:
     n = len(TOKENS)
     patterns = [
         {"id": "p0", "tokens": TOKENS, "token_ids": list(range(n)), "n_source": n - 7, "n_template": 3, "n_target": 4},
-        {"id": "p1", "tokens": [*TOKENS, ".", "!"], "token_ids": list(range(n + 2)), "n_source": n - 5, "n_template": 3, "n_target": 4},
-    ]  # fmt: skip
+        {
+            "id": "p1",
+            "tokens": [*TOKENS, ".", "!"],
+            "token_ids": list(range(n + 2)),
+            "n_source": n - 5,
+            "n_template": 3,
+            "n_target": 4,
+        },
+    ]
     return {"example": examples, "pattern": patterns, "notes": ["All probes are synthetic."]}
 
 
@@ -103,7 +160,9 @@ def _base(axes: dict, random: np.random.Generator, n_cluster: int) -> dict[str, 
     centres = random.normal(size=(n_cluster, axes["d_model"]))
     cluster = np.arange(n) % n_cluster
     return {
-        "entropy": 3 + random.normal(size=(1, 1, layers, heads)) * 0.5 + random.normal(size=(n, 2, layers, heads)) * 0.1,
+        "entropy": 3
+        + random.normal(size=(1, 1, layers, heads)) * 0.5
+        + random.normal(size=(n, 2, layers, heads)) * 0.1,
         "hidden": centres[cluster] + random.normal(size=(n, axes["d_model"])),
         "direction": centres[cluster],
         "neuron": random.normal(size=(2, layers, d_mlp)) * 0.2,
@@ -112,12 +171,16 @@ def _base(axes: dict, random: np.random.Generator, n_cluster: int) -> dict[str, 
     }
 
 
-def _arrays(axes: dict, base: dict, t: float, random: np.random.Generator, without_source: bool) -> dict[str, np.ndarray]:
+def _arrays(
+    axes: dict, base: dict, t: float, random: np.random.Generator, without_source: bool
+) -> dict[str, np.ndarray]:
     """One snapshot; t runs from 0 to 1."""
     entropy = base["entropy"].copy()
     entropy[:, :, CHANGED_HEAD[0], CHANGED_HEAD[1]] -= 2 * t
     depth = np.arange(len(axes["hidden_layer"]))[:, None] / len(axes["hidden_layer"])  # [hidden_layer, 1]
-    hidden = base["hidden"][:, None] * (1 + depth) + t * depth * 1.5 * base["direction"][:, None]  # [example, hidden_layer, d]
+    hidden = (
+        base["hidden"][:, None] * (1 + depth) + t * depth * 1.5 * base["direction"][:, None]
+    )  # [example, hidden_layer, d]
     pooled = np.stack([hidden, hidden * 1.1, hidden * 0.9], axis=1)
     if without_source:
         pooled[:, 0] = np.nan
@@ -128,13 +191,24 @@ def _arrays(axes: dict, base: dict, t: float, random: np.random.Generator, witho
     squares = random.random(len(axes["grad_matrix"]))
     shares = np.sqrt(squares / squares.sum()) if t else np.full(len(squares), np.nan)
     return {
-        "attn_entropy": entropy, "attn_gini": 1 - entropy / 6, "attn_distance_ns": entropy / 4, "attn_sink": 0.6 - entropy / 10,
-        "attn_pattern": _patterns(axes, t), "hidden_pooled": pooled, "probe_loss": base["probe_loss"] * (1 - 0.5 * t),
-        "grad_norm_total": np.array(1.0 if t else np.nan), "grad_share": shares,
-        "weight_change": change * 10, "weight_change_relative": change, "weight_change_rms": change / 100,
-        "neuron_mean": neuron, "neuron_sd": base["neuron_sd"], "neuron_max": neuron + 2,
-        "neuron_max_token": np.zeros(neuron.shape), "neuron_active": np.full(neuron.shape, 0.3),
-    }  # fmt: skip
+        "attn_entropy": entropy,
+        "attn_gini": 1 - entropy / 6,
+        "attn_distance_ns": entropy / 4,
+        "attn_sink": 0.6 - entropy / 10,
+        "attn_pattern": _patterns(axes, t),
+        "hidden_pooled": pooled,
+        "probe_loss": base["probe_loss"] * (1 - 0.5 * t),
+        "grad_norm_total": np.array(1.0 if t else np.nan),
+        "grad_share": shares,
+        "weight_change": change * 10,
+        "weight_change_relative": change,
+        "weight_change_rms": change / 100,
+        "neuron_mean": neuron,
+        "neuron_sd": base["neuron_sd"],
+        "neuron_max": neuron + 2,
+        "neuron_max_token": np.zeros(neuron.shape),
+        "neuron_active": np.full(neuron.shape, 0.3),
+    }
 
 
 def _patterns(axes: dict, t: float) -> np.ndarray:
@@ -146,7 +220,9 @@ def _patterns(axes: dict, t: float) -> np.ndarray:
         uniform = lower / lower.sum(axis=1, keepdims=True)
         for layer in range(axes["layer"]):
             for head in range(n_head):
-                near = lower * np.exp(-np.abs(np.subtract.outer(np.arange(length), np.arange(length))) / (1 + head + layer))
+                near = lower * np.exp(
+                    -np.abs(np.subtract.outer(np.arange(length), np.arange(length))) / (1 + head + layer)
+                )
                 near /= near.sum(axis=1, keepdims=True)
                 moved = (1 - t) * uniform + t * np.eye(length)
                 result[p, layer, head, :length, :length] = moved if (layer, head) == CHANGED_HEAD else near
@@ -169,7 +245,14 @@ def _write_outputs(paths: RunPaths, task: str) -> None:
         if not (who == "lead3" and task == "creative_writing"):
             scores[who] = entry
     write_json(folder / "metrics.json", {**scores, "notes": ["Scored on 100 rows."], "unknown": 3})
-    prediction = {"id": "t0", "source": "Long text. " * 40, "reference": "A bridge.", "base": "the the", "tuned": HOSTILE, "lead3": "Long."}
+    prediction = {
+        "id": "t0",
+        "source": "Long text. " * 40,
+        "reference": "A bridge.",
+        "base": "the the",
+        "tuned": HOSTILE,
+        "lead3": "Long.",
+    }
     sample = {"step": 50, "id": "s0", "prompt": "A prompt", "reference": "A story", "generated": f"Once {HOSTILE}"}
     (folder / "predictions.jsonl").write_text(json.dumps(prediction) + "\n", encoding="utf-8")
     (folder / "samples.jsonl").write_text(json.dumps(sample) + "\n", encoding="utf-8")

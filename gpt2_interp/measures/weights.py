@@ -52,20 +52,24 @@ def matrix_names(model: nn.Module) -> list[str]:
 
 @dataclass(frozen=True)
 class ReferenceWeight:
-    """One matrix of the base model, float32 on the CPU, as the forward pass uses it (adapters included)."""
+    """One matrix of the untouched model, float32 on the CPU; the forward pass uses base + adapter."""
 
-    weight: Tensor
-    adapter: Tensor | None  # what the adapters had already added; None when nothing, as with LoRA's B = 0
+    base: Tensor
+    adapter: Tensor | None  # what adapters already add to it; None when nothing, as with LoRA's B = 0
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base if self.adapter is None else self.base + self.adapter
 
 
 def reference_weights(model: nn.Module) -> dict[str, ReferenceWeight]:
-    """A copy of the base model's matrices, by module name; `weight_deltas` compares with it."""
+    """A copy of the untouched model's matrices, by module name, for `weight_deltas` to compare with."""
     reference = {}
     for name, module in measured_modules(find_gpt2(model)).items():
-        weight, adapter, merged = _weight_and_adapter(name, module)
+        stored, adapter, merged = _stored_and_adapter(name, module)
         adapter = None if adapter is None or not adapter.any() else adapter
-        weight = weight.clone() if adapter is None or merged else weight + adapter
-        reference[name] = ReferenceWeight(weight, adapter)
+        base = stored - adapter if merged and adapter is not None else stored.clone()
+        reference[name] = ReferenceWeight(base, adapter)
     return reference
 
 
@@ -73,22 +77,22 @@ def weight_deltas(model: nn.Module, reference: dict[str, ReferenceWeight]) -> It
     """(matrix, W_t - W_0, W_0) for each matrix of `matrix_names`, one alive at a time; float32 on the CPU.
 
     Shapes as GPT-2 stores them, Conv1D [in, out]. With LoRA the difference is taken from the adapters (scaling B A),
-    not from the sum with the base, where a small change would drown in rounding.
+    not from their sum with the base, where a small change would drown in rounding.
     """
     for name, module in measured_modules(find_gpt2(model)).items():
-        weight, adapter, merged = _weight_and_adapter(name, module)
-        base = reference.get(name) or reference["wte"]  # an lm_head that was tied when the reference was taken
+        stored, adapter, merged = _stored_and_adapter(name, module)
+        before = reference.get(name) or reference["wte"]  # an lm_head that was tied when the reference was taken
         if adapter is None:
-            delta = weight - base.weight
+            delta = stored - before.weight
         else:
-            delta = adapter if base.adapter is None else adapter - base.adapter
-            if not merged:  # zero while the base is frozen, as LoRA's is
-                delta = delta + (weight - (base.weight if base.adapter is None else base.weight - base.adapter))
+            delta = adapter if before.adapter is None else adapter - before.adapter
+            if not merged:
+                delta = delta + (stored - before.base)  # exactly 0 while the base is frozen, as LoRA's is
         if name.endswith("c_attn"):
-            parts = zip(QKV, delta.chunk(3, dim=1), base.weight.chunk(3, dim=1), strict=True)
+            parts = zip(QKV, delta.chunk(3, dim=1), before.weight.chunk(3, dim=1), strict=True)
             yield from ((f"{name}.{part}", d, w) for part, d, w in parts)
         else:
-            yield name, delta, base.weight
+            yield name, delta, before.weight
 
 
 def weight_change(model: nn.Module, reference: dict[str, ReferenceWeight]) -> dict[str, np.ndarray]:
@@ -106,7 +110,7 @@ def _norm(matrix: Tensor) -> float:
     return torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1).double()).item()
 
 
-def _weight_and_adapter(name: str, module: nn.Module) -> tuple[Tensor, Tensor | None, bool]:
+def _stored_and_adapter(name: str, module: nn.Module) -> tuple[Tensor, Tensor | None, bool]:
     """(stored weight, what LoRA adds to it or None without LoRA, whether it is already merged into the weight)."""
     if isinstance(module, ModulesToSaveWrapper):  # a fully trained copy stands in for the frozen module
         use_copy = module.active_adapters and not module.disable_adapters

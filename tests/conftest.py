@@ -1,0 +1,34 @@
+"""What several tests need."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries are imported: no test may wait for the network
+
+import pytest
+import torch
+
+from tests.toy import make_toy_base
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real text and real model artefacts: $GPT2_INTERP_DATA, by default ../shared/data."""
+    folder = Path(os.environ.get("GPT2_INTERP_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder}: set GPT2_INTERP_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small tensors are faster on one thread, and results don't depend on the number of cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy_base(tmp_path_factory) -> Path:
+    """Folder of a small random base model with its tokenizer."""
+    return make_toy_base(tmp_path_factory.mktemp("toy_base"))

@@ -1,0 +1,238 @@
+"""gpt2_summarization.py end to end on a toy model: the exact files, what is in them, and every refusal."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import gpt2_summarization
+from gpt2_interp.errors import run_script
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshots import SnapshotStore
+from gpt2_interp.synthetic_corpus import news_rows
+
+SMALL = [
+    "--max_train_samples=40", "--max_eval_samples=8", "--max_predict_samples=6", "--probe_samples=8",
+    "--max_target_length=24", "--max_steps=6", "--save_steps=3", "--logging_steps=1",
+    "--per_device_train_batch_size=2", "--learning_rate=1e-3", "--samples_per_checkpoint=2", "--use_cpu",
+]  # fmt: skip
+NEWS = ["--dataset_name=synthetic_news", "--max_source_length=200"]
+
+
+def run(*flags) -> int:
+    """Exit status of the script, in this process."""
+    argv, sys.argv = sys.argv, ["gpt2_summarization.py", *map(str, flags)]
+    try:
+        run_script(gpt2_summarization.main)
+    except SystemExit as exit_:
+        return exit_.code
+    finally:
+        sys.argv = argv
+    return 0
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def base_flags(toy_base):
+    return [f"--model_name_or_path={toy_base}"]
+
+
+@pytest.fixture(scope="module")
+def news_run(root, base_flags):
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news") == 0
+    return RunPaths("news", root)
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+MODEL = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+SNAPSHOTS = {f"step_{step:08d}" for step in (0, 3, 6)}
+
+
+def test_exactly_these_files(news_run):
+    models = {f"{which}/{name}" for which in ("best_model", "final_model") for name in MODEL | {"README.md"}}
+    assert files(news_run.model_outputs) == models | {
+        "metrics.json", "predictions.jsonl", "samples.jsonl", "training_curves.png"
+    }  # fmt: skip
+    state = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin"}
+    assert files(news_run.checkpoints) == {f"checkpoint-{step}/{name}" for step in (3, 6) for name in MODEL | state}
+    assert files(news_run.metrics) == {"run.json", "probe_set.json", "training_log.jsonl"} | {
+        f"{step}{suffix}" for step in SNAPSHOTS for suffix in (".json", ".safetensors")
+    }
+    for folder in (news_run.attention, news_run.latent):
+        assert files(folder) == {f"{step}.safetensors" for step in SNAPSHOTS}
+    assert all("tfevents" in name for name in files(news_run.logs))
+
+
+def test_scores_of_base_tuned_and_lead3(news_run):
+    metrics = json.loads((news_run.model_outputs / "metrics.json").read_text())
+    for name in ("base", "tuned", "lead3"):
+        scores = metrics[name]
+        assert scores["n"] == 6
+        for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum"):
+            assert 0 <= scores[f"{kind}_low"] <= scores[kind] <= scores[f"{kind}_high"] <= 100
+    assert metrics["tuned"]["loss"] < metrics["base"]["loss"]
+    assert metrics["lead3"]["rouge1"] > 10
+    predictions = [json.loads(line) for line in (news_run.model_outputs / "predictions.jsonl").open()]
+    assert [set(p) for p in predictions] == [{"id", "source", "reference", "base", "tuned", "lead3"}] * 6
+    assert all(p["source"].startswith(p["lead3"].split("\n")[0]) for p in predictions)
+    samples = [json.loads(line) for line in (news_run.model_outputs / "samples.jsonl").open()]
+    assert [s["step"] for s in samples] == [3, 3, 6, 6]
+    assert samples[0]["id"] == predictions[0]["id"]
+
+
+def test_models_load_as_anyones(news_run):
+    model = AutoModelForCausalLM.from_pretrained(news_run.model_outputs / "best_model")
+    tokenizer = AutoTokenizer.from_pretrained(news_run.model_outputs / "best_model")
+    assert tokenizer("Boats lay.")["input_ids"]
+    assert model.dtype == torch.float32
+    final = load_file(news_run.model_outputs / "final_model" / "model.safetensors")
+    last = load_file(news_run.checkpoints / "checkpoint-6" / "model.safetensors")
+    assert all(torch.equal(final[name], last[name]) for name in last)
+
+
+def test_best_model_is_the_checkpoint_with_the_lowest_loss(news_run):
+    log = [json.loads(line) for line in (news_run.metrics / "training_log.jsonl").open()]
+    losses = {line["step"]: line["eval_loss"] for line in log if "eval_loss" in line}
+    best_step = min((step for step in losses if step), key=losses.get)
+    best = load_file(news_run.model_outputs / "best_model" / "model.safetensors")
+    checkpoint = load_file(news_run.checkpoints / f"checkpoint-{best_step}" / "model.safetensors")
+    assert all(torch.equal(best[name], checkpoint[name]) for name in checkpoint)
+
+
+def test_log_and_tensorboard_hold_the_scalars(news_run):
+    log = [json.loads(line) for line in (news_run.metrics / "training_log.jsonl").open()]
+    assert [line["step"] for line in log if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert all(line["grad_norm"] > 0 for line in log if "loss" in line)
+    events = EventAccumulator(str(news_run.logs)).Reload()
+    tags = events.Tags()
+    wanted = {"train/loss", "train/learning_rate", "train/grad_norm", "eval/loss", "eval/perplexity", "rouge/rouge1"}
+    assert wanted <= set(tags["scalars"])
+    assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    assert [e.step for e in events.Scalars("rouge/rouge1")] == [0, 6]
+    assert any(tag.startswith("samples/") for tag in tags["tensors"])
+
+
+def test_snapshots_are_of_the_run(news_run):
+    store = SnapshotStore(news_run)
+    assert store.steps() == [0, 3, 6]
+    _, change = store.stack("weight_change")
+    assert (change[0] == 0).all() and (change[1:] > 0).all()
+    _, norm = store.stack("grad_norm_total")
+    logged = {line["step"]: line["grad_norm"] for line in store.read_log() if "grad_norm" in line}
+    assert norm[1:].tolist() == pytest.approx([logged[3], logged[6]])
+    assert store.run_info()["data"]["train"]["rows"] == 40
+
+
+def test_a_run_is_never_overwritten_by_accident(news_run, root, base_flags, capsys):
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news") == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in ("already exists", "--resume", "--overwrite", "--run_name"))
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_resume_continues_as_if_nothing_had_happened(news_run, base_flags, tmp_path):
+    """The run interrupted after its first checkpoint ends with the same weights, snapshots and log."""
+    root = tmp_path / "copy"
+    shutil.copytree(news_run.root, root)
+    paths = RunPaths("news", root)
+    shutil.rmtree(paths.checkpoints / "checkpoint-6")
+    shutil.rmtree(paths.model_outputs / "best_model")
+    (paths.model_outputs / "metrics.json").unlink()
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", "--resume") == 0
+    ours, theirs = (load_file(p.model_outputs / "final_model" / "model.safetensors") for p in (paths, news_run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for name in ("attn_entropy", "hidden_pooled", "weight_change"):
+        for a, b in zip(SnapshotStore(paths).stack(name), SnapshotStore(news_run).stack(name), strict=True):
+            torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), rtol=0, atol=0, equal_nan=True)
+    steps = [[line["step"] for line in SnapshotStore(p).read_log() if "loss" in line] for p in (paths, news_run)]
+    assert steps[0] == steps[1]
+    samples = [(p.model_outputs / "samples.jsonl").read_text() for p in (paths, news_run)]
+    assert samples[0] == samples[1]
+
+
+def test_lora_keeps_the_adapter_only(root, base_flags, toy_base):
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=adapters", "--tuning=lora") == 0
+    folder = RunPaths("adapters", root).model_outputs / "final_model"
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= files(folder)
+    assert "model.safetensors" not in files(folder)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(toy_base), folder)
+    assert any("lora_B" in name and p.abs().sum() > 0 for name, p in model.named_parameters())
+    assert "PeftModel.from_pretrained" in (folder / "README.md").read_text()
+    store = SnapshotStore(RunPaths("adapters", root))
+    names = store.labels("matrix")
+    change = dict(zip(names, store.load(6)["weight_change"], strict=True))
+    assert change["h.0.attn.c_attn.q"] > 0 and change["wte"] == 0 and change["h.1.mlp.c_fc"] == 0
+
+
+def test_stories_are_scored_by_perplexity_under_two_prompts(root, base_flags):
+    flags = ["--task=creative_writing", "--dataset_name=synthetic_stories", "--max_source_length=60"]
+    assert run(*base_flags, *flags, *SMALL, f"--root={root}", "--run_name=stories", "--save_dtype=float16") == 0
+    outputs = RunPaths("stories", root).model_outputs
+    metrics = json.loads((outputs / "metrics.json").read_text())
+    assert "lead3" not in metrics
+    for name in ("base", "tuned"):
+        assert {"perplexity", "perplexity_low", "perplexity_shuffled_prompt", "loss", "n"} <= set(metrics[name])
+        assert "rouge1" not in metrics[name]
+    predictions = [json.loads(line) for line in (outputs / "predictions.jsonl").open()]
+    assert set(predictions[0]) == {"id", "source", "reference", "base", "tuned"}
+    assert AutoModelForCausalLM.from_pretrained(outputs / "final_model", dtype="auto").dtype == torch.float16
+
+
+def test_local_rows_and_a_new_tokenizer_from_random_weights(root, tmp_path):
+    for name, seed, count in (("train", 0, 30), ("validation", 1, 30)):
+        rows = news_rows(count, seed, "train")
+        lines = (json.dumps({"doc": r["article"], "tldr": r["highlights"]}) + "\n" for r in rows)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    assert run(
+        "--config_name=gpt2", "--config_overrides=n_layer=1,n_head=2,n_embd=16,n_positions=300",
+        "--new_tokenizer_size=500", f"--train_file={tmp_path}/train.jsonl",
+        f"--validation_file={tmp_path}/validation.jsonl", "--text_column=doc", "--summary_column=tldr",
+        *SMALL, f"--root={root}", "--run_name=own",
+    ) == 0  # fmt: skip
+    metrics = json.loads((RunPaths("own", root).model_outputs / "metrics.json").read_text())
+    assert any("no test file" in note for note in metrics["notes"])
+    assert SnapshotStore(RunPaths("own", root)).run_info()["data"]["test"]["source"].endswith("validation.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--train_file=none.jsonl", "--validation_file=none.jsonl"], ["none.jsonl does not exist"]),
+        (["--dataset_name=synthetic_news", "--resume"], ["no run 'bad' to resume"]),
+        (["--dataset_name=nobody/none"], ["nobody/none", "can't be reached"]),
+        (["--dataset_name=synthetic_stories"], ["--task creative_writing"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(flags, words, base_flags, tmp_path, capsys):
+    assert run(*base_flags, *SMALL, *flags, f"--root={tmp_path}", "--run_name=bad") == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert message.startswith("error: ") and message.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_names_the_flags_that_help(error, base_flags, tmp_path, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("gpt2_summarization.SupervisedTrainer.train", fail)
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={tmp_path}", "--run_name=big") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "--per_device_train_batch_size" in message and "--gradient_accumulation_steps" in message

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel
+
+from gpt2_interp.arguments import ModelArguments
+from gpt2_interp.errors import InputError
+from gpt2_interp.models import GPT2_SHAPES, add_lora, describe, load_base, load_config, load_tokenizer, train_tokenizer
+from gpt2_interp.synthetic_corpus import pretraining_texts
+
+# What OpenAI published (without the tied head), and what Hugging Face's checkpoints hold.
+PARAMETERS = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200}
+
+
+@pytest.mark.parametrize("name", GPT2_SHAPES)
+def test_the_four_published_sizes_are_known_offline(name):
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(load_config(name))
+    assert describe(model)["parameters"] == PARAMETERS[name]
+
+
+def test_config_overrides_and_their_mistakes():
+    config = load_config("gpt2", "n_embd=160,n_layer=3,n_head=5,activation_function=gelu_pytorch_tanh")
+    assert (config.n_embd, config.n_layer, config.activation_function) == (160, 3, "gelu_pytorch_tanh")
+    for wrong in ("n_embed=3", "n_layer=many", "n_layer"):
+        with pytest.raises(InputError, match="--config_overrides"):
+            load_config("gpt2", wrong)
+    with pytest.raises(InputError, match="not a multiple"):
+        load_config("gpt2", "n_embd=100,n_head=12")
+
+
+def test_lora_trains_the_published_numbers_of_parameters():
+    """r = 8 on c_attn and *both* c_proj: 811,008; on attention alone 442,368."""
+    for modules, trained in ((["c_attn", "c_proj"], 811_008), (["attn.c_attn", "attn.c_proj"], 442_368)):
+        with torch.device("meta"):  # shapes only
+            model = GPT2LMHeadModel(load_config("gpt2"))
+            model = add_lora(model, ModelArguments(lora_target_modules=modules), seed=0)
+        sizes = describe(model)
+        assert sizes["trainable_parameters"] == trained
+        assert sizes["parameters"] == PARAMETERS["gpt2"] + trained
+    with pytest.raises(InputError, match="--lora_target_modules"):
+        add_lora(
+            GPT2LMHeadModel(load_config("gpt2", "n_layer=1,n_embd=48")),
+            ModelArguments(lora_target_modules=["q_proj"]),
+            0,
+        )
+
+
+def test_random_weights_depend_on_the_seed_alone(toy_base):
+    arguments = ModelArguments(config_name=str(toy_base))
+    one, _ = load_base(arguments, 1, [])
+    torch.rand(3)
+    again, _ = load_base(arguments, 1, [])
+    other, _ = load_base(arguments, 2, [])
+    weight = "transformer.h.0.attn.c_attn.weight"
+    assert torch.equal(one.state_dict()[weight], again.state_dict()[weight])
+    assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
+
+
+def test_a_base_is_float32_with_our_dropout(toy_base, tmp_path):
+    GPT2LMHeadModel.from_pretrained(toy_base, dtype=torch.float16).save_pretrained(tmp_path)
+    load_tokenizer(str(toy_base)).save_pretrained(tmp_path)
+    model, tokenizer = load_base(ModelArguments(model_name_or_path=str(tmp_path), resid_pdrop=0.25), 0, [])
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert (model.config.attn_pdrop, model.config.resid_pdrop) == (0.0, 0.25)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+
+
+def test_a_new_tokenizer_merges_no_digits_and_keeps_every_byte():
+    tokenizer = train_tokenizer([*pretraining_texts(100), "in 2026 1999 2026 2026"], 500)
+    assert len(tokenizer) == 500
+    assert not [token for token in tokenizer.get_vocab() if sum(c.isdigit() for c in token) > 1]
+    text = 'Zürich paid 2026 € — "naïve" 日本 \n\t!'
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_what_is_missing_is_said_at_once(tmp_path):
+    for arguments in (ModelArguments(model_name_or_path="nobody/none"), ModelArguments(config_name="nobody/none")):
+        with pytest.raises(InputError, match="can't be reached.*local folder"):
+            load_base(arguments, 0, [])
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_base(ModelArguments(model_name_or_path=str(tmp_path)), 0, [])
+
+
+def test_an_adapter_is_no_base(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="LoRA adapter"):
+        load_base(ModelArguments(model_name_or_path=str(tmp_path), tokenizer_name=str(tmp_path)), 0, [])
+
+
+def test_the_real_tokenizer_from_vocab_and_merges_alone(real_data):
+    tokenizer = load_tokenizer(str(real_data / "gpt2_tokenizer"))
+    assert (len(tokenizer), tokenizer.eos_token_id) == (50257, 50256)
+    vectors = json.loads((real_data / "gpt2_tokenizer/test_vectors.json").read_text(encoding="utf-8"))
+    pairs = [(v["text"], v["ids"]) for v in (vectors["vectors"] if isinstance(vectors, dict) else vectors)]
+    assert len(pairs) == 44
+    for text, ids in pairs:
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids, text

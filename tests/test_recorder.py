@@ -1,0 +1,275 @@
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+
+from gpt2_interp.errors import InputError
+from gpt2_interp.examples import Example, collate
+from gpt2_interp.probes import choose_probes
+from gpt2_interp.recorder import SnapshotRecorder
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshots import STORED, SnapshotStore
+
+VOCAB = 40
+
+
+def make_examples(count: int) -> list[Example]:
+    rng = random.Random(0)
+    ids = [tuple(rng.randrange(VOCAB) for _ in range(rng.randint(17, 33))) for _ in range(count)]
+    return [Example(str(k), str(k), row[:-8], row[-8:-6], row[-6:]) for k, row in enumerate(ids)]
+
+
+EXAMPLES = make_examples(24)
+PROBES = choose_probes(EXAMPLES[:8])
+TRAIN = [{"example": e} for e in EXAMPLES[8:]]
+
+
+def make_model(lora: bool = False):
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=VOCAB, n_positions=48, bos_token_id=0, eos_token_id=0)
+    )  # dropout 0.1 everywhere
+    if lora:
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, lora_dropout=0.1, task_type="CAUSAL_LM"
+            ),
+        )
+    return model
+
+
+class BatchOrder(TrainerCallback):
+    """Draws from every random generator at every step: a snapshot that disturbed one would change these."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+
+
+def train(root, recorder=None, model=None, resume=None, init_callbacks=True, **settings):
+    """A Hugging Face Trainer as anyone would write it; returns it, finished."""
+    arguments = TrainingArguments(
+        **{
+            "output_dir": str(root / "checkpoints"),
+            "max_steps": 6,
+            "save_steps": 2,
+            "logging_steps": 1,
+            "seed": 1,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-2,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "remove_unused_columns": False,
+            **settings,
+        }
+    )
+    callbacks = [c for c in (BatchOrder(), recorder) if c]
+    trainer = Trainer(
+        model or make_model(),
+        arguments,
+        train_dataset=TRAIN,
+        eval_dataset=TRAIN[:4],
+        data_collator=lambda items: collate([item["example"] for item in items], 0),
+        callbacks=callbacks if init_callbacks else None,
+    )
+    for callback in [] if init_callbacks else callbacks:
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=resume and str(root / "checkpoints" / resume))
+    return trainer
+
+
+def make_recorder(root, **settings) -> SnapshotRecorder:
+    return SnapshotRecorder(SnapshotStore(RunPaths("run", root)), PROBES, {"seed": 1}, **settings)
+
+
+def drawn(trainer) -> list:
+    return next(c.drawn for c in trainer.callback_handler.callbacks if isinstance(c, BatchOrder))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """(finished Trainer, its store) of a run with snapshots at 0, 2, 4, 6."""
+    root = tmp_path_factory.mktemp("recorded")
+    recorder = make_recorder(root)
+    return train(root, recorder), recorder.store
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_snapshot_never_changes_training(tmp_path, lora):
+    without = train(tmp_path / "without", model=make_model(lora))
+    with_it = train(tmp_path / "with", make_recorder(tmp_path), model=make_model(lora))
+    for name in ("loss", "grad_norm"):
+        assert [x.get(name) for x in without.state.log_history] == [x.get(name) for x in with_it.state.log_history]
+    assert drawn(without) == drawn(with_it)
+    weights = with_it.model.state_dict()
+    assert all(torch.equal(w, weights[name]) for name, w in without.model.state_dict().items())
+    moments = with_it.optimizer.state_dict()["state"]
+    for index, state in without.optimizer.state_dict()["state"].items():
+        assert all(torch.equal(value, moments[index][name]) for name, value in state.items())
+
+
+def test_what_is_recorded(recorded):
+    trainer, store = recorded
+    assert store.steps() == [0, 2, 4, 6]
+    assert set(store.load(4)) == {measure.name for measure in STORED}
+    assert store.run_info()["seed"] == 1 and store.run_info()["model"]["n_layer"] == 2
+    assert store.labels("hidden_layer") == ["embedding", "block 1", "block 2 (before ln_f)"]
+    assert [e["id"] for e in store.probe_set()["example"]] == [e.id for e in PROBES.examples]
+    assert store.manifest(2)["probes"] == 8 and store.manifest(2)["seconds"] > 0
+    change = store.stack("weight_change")[1]
+    assert (change[0] == 0).all() and (np.diff(change.mean(1)) > 0).all()
+    log = store.read_log()
+    assert [line["loss"] for line in log if "loss" in line] == [
+        line["loss"] for line in trainer.state.log_history if "loss" in line
+    ]
+    assert "train_runtime" in log[-1] and log[-1]["step"] == 6
+
+
+def test_gradient_norms_are_those_of_their_step_and_never_zero(recorded):
+    """An earlier project read gradients after they were cleared: 0.0 at every step."""
+    trainer, store = recorded
+    logged = {line["step"]: line["grad_norm"] for line in trainer.state.log_history if "grad_norm" in line}
+    steps, totals = store.stack("grad_norm_total")
+    assert math.isnan(totals[0])
+    np.testing.assert_allclose(totals[1:], [logged[step] for step in steps[1:]], rtol=1e-6)
+    assert len(set(totals[1:])) == 3 and (totals[1:] > 0).all()
+    _, shares = store.stack("grad_share")
+    assert np.isnan(shares[0]).all()
+    np.testing.assert_allclose((shares[1:].astype(float) ** 2).sum(1), 1, rtol=1e-5)
+    assert (shares[1:] > 0).all()
+
+
+@pytest.mark.parametrize(("max_grad_norm", "known"), [(0.0, True), (1e6, True), (1e-3, False)])
+def test_gradient_norm_of_a_step_that_was_not_logged(tmp_path, max_grad_norm, known):
+    recorder = make_recorder(tmp_path)
+    reference = train(tmp_path / "reference", max_grad_norm=max_grad_norm)
+    train(tmp_path, recorder, logging_steps=5, max_grad_norm=max_grad_norm)
+    logged = {line["step"]: line["grad_norm"] for line in reference.state.log_history if "grad_norm" in line}
+    total = recorder.store.load(4)["grad_norm_total"]
+    assert total == pytest.approx(logged[4], rel=1e-5) if known else np.isnan(total)  # clipped: unknown, not 0
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_resume_measures_what_an_uninterrupted_run_does(tmp_path, lora):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, model=make_model(lora))
+    store = recorder.store
+    before = {step: store.load(step) for step in store.steps()}
+    log = [line for line in store.read_log() if "loss" in line]
+    again = make_recorder(tmp_path)
+    train(tmp_path, again, model=make_model(lora), resume="checkpoint-4")
+    fresh = SnapshotStore(store.paths)
+    assert fresh.steps() == [0, 2, 4, 6]
+    for step, arrays in before.items():
+        for name, values in fresh.load(step).items():
+            np.testing.assert_array_equal(values, arrays[name], err_msg=f"{name} at {step}")
+    assert [line for line in fresh.read_log() if "loss" in line] == log
+
+
+def test_resume_truncates_what_came_after_the_checkpoint(tmp_path, capsys):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder)
+    train(tmp_path, make_recorder(tmp_path), resume="checkpoint-2", max_steps=4)
+    assert recorder.store.steps() == [0, 2, 4]
+    assert max(line["step"] for line in recorder.store.read_log()) == 4
+
+
+def test_resume_without_step_0_is_said(tmp_path, capsys):
+    train(tmp_path, max_steps=4)
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, resume="checkpoint-2", max_steps=4)
+    assert recorder.store.steps() == [4]
+    assert "none of step 0" in capsys.readouterr().out
+    assert recorder.store.load(4)["weight_change"].min() > 0  # the base was copied before the checkpoint was loaded
+
+
+def test_resume_with_other_probes_is_refused(tmp_path):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, max_steps=4)
+    other = SnapshotRecorder(recorder.store, choose_probes(EXAMPLES[8:16]), {})
+    with pytest.raises(InputError, match="other probes"):
+        train(tmp_path, other, resume="checkpoint-2")
+    assert recorder.store.steps() == [0, 2, 4]
+
+
+def test_added_after_the_trainer_was_made(tmp_path):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, init_callbacks=False, max_steps=2)
+    assert recorder.store.steps() == [0, 2]
+    late = make_recorder(tmp_path)
+    with pytest.raises(ValueError, match="set_reference"):
+        train(tmp_path, late, init_callbacks=False, resume="checkpoint-2", max_steps=4)
+    late.set_reference(make_model())
+    train(tmp_path, late, init_callbacks=False, resume="checkpoint-2", max_steps=4)
+    assert late.store.steps() == [0, 2, 4]
+
+
+def test_the_last_step_without_a_checkpoint_is_measured(tmp_path):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, save_strategy="no", max_steps=3)
+    assert recorder.store.steps() == [0, 3]
+    assert recorder.store.load(3)["grad_norm_total"] > 0
+
+
+def test_the_best_model_is_not_taken_for_the_last_step(tmp_path, capsys):
+    recorder = make_recorder(tmp_path)
+    train(
+        tmp_path,
+        recorder,
+        save_strategy="best",
+        eval_strategy="steps",
+        eval_steps=1,
+        metric_for_best_model="loss",
+        load_best_model_at_end=True,
+        max_steps=3,
+        learning_rate=3.0,
+        per_device_eval_batch_size=4,
+    )
+    assert 3 not in recorder.store.steps()
+    assert "the best model is loaded" in capsys.readouterr().out
+
+
+def test_evaluations_before_training_are_kept_and_after_it_are_not(tmp_path):
+    recorder = make_recorder(tmp_path)
+    trainer = train(tmp_path, recorder, max_steps=2)
+    recorder.store.truncate(-1)
+    early = make_recorder(tmp_path)
+    trainer = Trainer(
+        make_model(),
+        trainer.args,
+        train_dataset=TRAIN,
+        eval_dataset=TRAIN[:4],
+        callbacks=[early],
+        data_collator=lambda items: collate([item["example"] for item in items], 0),
+    )
+    trainer.evaluate()
+    trainer.train()
+    trainer.evaluate()
+    evaluations = [line["step"] for line in early.store.read_log() if "eval_loss" in line]
+    assert evaluations == [0]
+
+
+def test_a_new_start_drops_the_snapshots_of_an_earlier_one(tmp_path, capsys):
+    train(tmp_path, make_recorder(tmp_path))
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, max_steps=3)
+    assert recorder.store.steps() == [0, 2, 3]
+    assert "training starts anew" in capsys.readouterr().out
+
+
+def test_costs_are_printed_before_training(tmp_path, capsys):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, max_steps=5)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("snapshots:"))
+    assert "3 to come after step 0, on 8 probes" in line and "MB" in line and " s" in line
+    assert recorder.store.steps() == [0, 2, 4, 5]
+    size = sum(entry["bytes"] for entry in recorder.store.manifest(4)["files"].values())
+    announced = float(line.split("about ")[1].split(" MB")[0])
+    assert announced == pytest.approx(size / 1e6, abs=0.05)

@@ -1,0 +1,110 @@
+"""The shell scripts: what they print when something is wrong, and the whole experiment on a toy model."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def bash(script, *arguments, cwd=REPOSITORY, **environment):
+    return subprocess.run(
+        ["bash", str(cwd / script), *arguments], cwd=cwd, env={**os.environ, **environment},
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def executable(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A checkout without environment, and the variables under which none is active."""
+    for name in ("setup_environment.sh", "requirements.txt", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    return tmp_path, {"VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
+
+
+def one_line(result):
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_an_old_python_is_refused(bare):
+    folder, environment = bare
+    old = executable(folder / "old", '#!/bin/sh\ncase $1 in --version) echo "Python 3.9.2";; *) exit 1;; esac\n')
+    message = one_line(bash("setup_environment.sh", cwd=folder, PYTHON=str(old), **environment))
+    assert "Python 3.9.2" in message and "3.11 or newer is needed" in message
+    assert not (folder / ".venv").exists()
+
+
+def test_a_missing_python_is_said(bare):
+    folder, environment = bare
+    message = one_line(bash("setup_environment.sh", cwd=folder, PYTHON="python-that-is-not", **environment))
+    assert "no python-that-is-not found" in message
+
+
+def test_a_full_disk_is_said_before_anything_is_written(bare):
+    folder, environment = bare
+    (folder / "bin").mkdir()
+    executable(
+        folder / "bin" / "df", '#!/bin/sh\necho "Filesystem 1M Used Avail Use% On"\necho "/dev/x 9 9 12 99% /"\n'
+    )
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    message = one_line(bash("setup_environment.sh", cwd=folder, PATH=path, **environment))
+    assert "only 12 MB are free" in message
+    assert not (folder / ".venv").exists()
+
+
+@pytest.mark.slow
+def test_no_package_index_is_said(bare):
+    folder, environment = bare
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_EXTRA_INDEX_URL": "", "PIP_RETRIES": "0"}
+    empty = {"PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+    message = one_line(bash("setup_environment.sh", cwd=folder, **environment, **nowhere, **empty))
+    assert "could not get the packages" in message and "package index" in message
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    result = bash("run_experiment.sh", "no_such_preset")
+    assert "no preset 'no_such_preset'" in result.stderr and "quickstart" in result.stderr
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+
+
+def test_help_shows_usage_and_presets():
+    result = bash("run_experiment.sh", "--help")
+    assert result.returncode == 0
+    assert "./run_experiment.sh quickstart_lora" in result.stdout and "pretrain_tiny" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_whole_experiment_on_a_toy_model(toy_base, tmp_path):
+    preset = tmp_path / "toy_experiment.yaml"
+    preset.write_text(
+        f"model_name_or_path: {toy_base}\ndataset_name: synthetic_news\nmax_train_samples: 40\nmax_eval_samples: 8\n"
+        "max_predict_samples: 4\nprobe_samples: 24\nmax_source_length: 200\nmax_target_length: 24\nmax_steps: 4\n"
+        "save_steps: 2\nlogging_steps: 1\nper_device_train_batch_size: 2\nuse_cpu: true\n"
+    )
+    result = bash("run_experiment.sh", str(preset), "--root", str(tmp_path), "--run_name=toy")
+    assert result.returncode == 0, result.stderr
+    pictures = {path.name for path in (tmp_path / "visualizations" / "toy").iterdir()}
+    assert pictures == {
+        "latent_space_3d_evolution.html", "latent_space_3d_rotation.gif",
+        "attention_head_evolution.gif", "attention_head_evolution.html",
+        "attention_weights_evolution.gif", "neuron_activations_evolution.gif",
+        "temporal_metrics_evolution.png", "temporal_metrics_evolution.html",
+        "weight_changes_evolution.png", "weight_changes_evolution.html",
+        "gradient_norm_evolution.png", "gradient_norm_evolution.html",
+        "interpretability_report.html",
+    }  # fmt: skip
+    assert (tmp_path / "latent_space_evolution" / "toy" / "projection.safetensors").is_file()
+    report = tmp_path / "visualizations" / "toy" / "interpretability_report.html"
+    assert f"report:      {report}" in result.stdout
+    assert (tmp_path / "visualizations" / "interpretability_report.html").is_file()

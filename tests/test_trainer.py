@@ -1,0 +1,102 @@
+"""The loss and the training of `SupervisedTrainer`, against Hugging Face's own loss and plain loops."""
+
+import copy
+import math
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, TrainingArguments
+
+from gpt2_interp.examples import ExampleBuilder, collate
+from gpt2_interp.models import load_tokenizer
+from gpt2_interp.synthetic_corpus import news_rows
+from gpt2_interp.trainer import SupervisedTrainer, supervised_loss
+
+
+@pytest.fixture(scope="module")
+def tokenizer(toy_base):
+    return load_tokenizer(str(toy_base))
+
+
+@pytest.fixture
+def model(toy_base):
+    return GPT2LMHeadModel.from_pretrained(toy_base).eval()
+
+
+@pytest.fixture(scope="module")
+def examples(tokenizer):
+    rows = [{"id": r["id"], "source": r["article"], "target": r["highlights"]} for r in news_rows(12)]
+    return ExampleBuilder(tokenizer, "summarization", 60, 40, 384).build(rows)[0]
+
+
+def test_loss_and_gradients_equal_hugging_faces(model, tokenizer, examples):
+    batch = collate(examples[:5], tokenizer.pad_token_id)
+    theirs = model(**batch).loss  # mean over supervised tokens, logits at every position
+    theirs.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    ours = supervised_loss(model, batch, None)
+    ours.backward()
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    for p, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_plain_text_loss_equals_hugging_faces(model, tokenizer):
+    builder = ExampleBuilder(tokenizer, "creative_writing", 60, 40, 384)
+    texts, _ = builder.build([{"id": r["id"], "source": "", "target": r["article"]} for r in news_rows(3)])
+    batch = collate(texts, tokenizer.pad_token_id)
+    assert supervised_loss(model, batch, None).item() == pytest.approx(model(**batch).loss.item(), rel=1e-6)
+
+
+def trainer(toy_base, tokenizer, examples, folder, **arguments):
+    model = GPT2LMHeadModel.from_pretrained(toy_base, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0)
+    args = TrainingArguments(
+        output_dir=folder, max_steps=3, learning_rate=1e-2, save_strategy="no", logging_steps=1, disable_tqdm=True,
+        train_sampling_strategy="sequential", use_cpu=True, **arguments,
+    )  # fmt: skip
+    return SupervisedTrainer(
+        model=model, args=args, train_examples=examples, eval_examples=examples, processing_class=tokenizer
+    )
+
+
+def logged(trainer, key):
+    return [line[key] for line in trainer.state.log_history if key in line]
+
+
+def test_accumulated_steps_equal_large_batches(toy_base, tokenizer, examples, tmp_path):
+    """Token-weighted over the whole effective batch, and the logged loss is not divided once more."""
+    whole = trainer(toy_base, tokenizer, examples, tmp_path / "a", per_device_train_batch_size=4)
+    parts = trainer(
+        toy_base, tokenizer, examples, tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=4
+    )
+    whole.train()
+    parts.train()
+    assert logged(whole, "loss") == pytest.approx(logged(parts, "loss"), rel=1e-4)
+    assert logged(whole, "grad_norm") == pytest.approx(logged(parts, "grad_norm"), rel=1e-3)
+    assert min(logged(whole, "grad_norm")) > 0
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_first_logged_loss_is_the_base_models_loss(toy_base, tokenizer, examples, tmp_path, model):
+    t = trainer(toy_base, tokenizer, examples[:4], tmp_path, per_device_train_batch_size=4)
+    t.train()
+    with torch.no_grad():
+        expected = model(**collate(examples[:4], tokenizer.pad_token_id)).loss.item()
+    assert logged(t, "loss")[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_weighs_tokens_alike(toy_base, tokenizer, examples, tmp_path, model):
+    t = trainer(toy_base, tokenizer, examples, tmp_path, per_device_eval_batch_size=5)
+    metrics = t.evaluate()
+    total = tokens = 0
+    with torch.no_grad():
+        for example in examples:
+            batch = collate([example], tokenizer.pad_token_id)
+            n = len(example.target_ids)
+            total += model(**batch).loss.item() * n
+            tokens += n
+    assert metrics["eval_loss"] == pytest.approx(total / tokens, rel=1e-5)
+    assert metrics["eval_perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-4)
+    assert copy.copy(t.state.log_history[-1])["eval_loss"] == metrics["eval_loss"]

@@ -1,0 +1,95 @@
+"""The script as its users run it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import visualize_metrics
+from gpt2_interp.errors import run_script
+from tests.fake_store import write_fake_run
+
+REPOSITORY = Path(__file__).parent.parent
+FILES = {
+    *(f"{name}{suffix}" for name, formats in visualize_metrics.PICTURES.items() for suffix in formats),
+    "interpretability_report.html",
+}
+
+
+def run(monkeypatch, *arguments: object) -> None:
+    """The script in this process: its imports take longer than its work on a small run."""
+    monkeypatch.setattr(sys, "argv", ["visualize_metrics.py", *map(str, arguments)])
+    run_script(visualize_metrics.main)
+
+
+def test_writes_every_picture_and_both_reports(tmp_path, monkeypatch, capsys):
+    write_fake_run(tmp_path)
+    run(monkeypatch, "--run_name", "fake", "--root", tmp_path)
+    output = capsys.readouterr()
+    folder = tmp_path / "visualizations"
+    assert {path.name for path in (folder / "fake").iterdir()} == FILES  # and nothing half-written
+    assert {
+        "temporal_metrics_evolution.png",
+        "attention_head_evolution.gif",
+        "neuron_activations_evolution.gif",
+    } < FILES
+    assert (folder / "interpretability_report.html").is_file()
+    assert output.out.count("wrote ") == len(FILES) + 1 and "not drawn" not in output.out
+    assert "7/7" in output.err  # the progress bar
+
+
+def test_only_what_was_asked_for_and_no_torch(tmp_path):
+    write_fake_run(tmp_path)
+    arguments = ["x", "--run_name", "fake", "--root", str(tmp_path), "--only", "attention_head_evolution", "report"]
+    program = (
+        f"import sys, runpy; sys.argv = {arguments!r}; sys.path.insert(0, {str(REPOSITORY)!r}); "
+        f"runpy.run_path({str(REPOSITORY / 'visualize_metrics.py')!r}, run_name='__main__'); "
+        "print('torch' in sys.modules, 'umap' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("False False")
+    names = {path.name for path in (tmp_path / "visualizations" / "fake").iterdir()}
+    assert names == {"attention_head_evolution.gif", "attention_head_evolution.html", "interpretability_report.html"}
+
+
+def test_all_runs_go_on_past_one_that_fails(tmp_path, monkeypatch, capsys):
+    write_fake_run(tmp_path, "good")
+    bad = write_fake_run(tmp_path, "bad", steps=(0,), scores=False)
+    bad.manifest_file(0).unlink()
+    run(monkeypatch, "--all", "--root", tmp_path, "--only", "weight_changes_evolution", "report")
+    output = capsys.readouterr().out
+    assert "good/weight_changes_evolution.png" in output
+    assert "not drawn: run 'bad' has no snapshot yet" in output
+
+
+def test_a_missing_measure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    store = write_fake_run(tmp_path, steps=(0, 10))
+    for step in store.steps():
+        store.write(step, {"weight_change_relative": store.load(step)["weight_change_relative"]})
+    run(monkeypatch, "--run_name", "fake", "--root", tmp_path)
+    output = capsys.readouterr().out
+    assert "weight_changes_evolution.png" in output and "interpretability_report.html" in output
+    assert "not drawn: attention_head_evolution" in output and "not drawn: neuron_activations_evolution" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--run_name", "nobody"), "has no measurements"),
+        (("--run_name", "../x"), "can't name a folder"),
+        (("--all",), "no run under"),
+        (("--run_name", "empty"), "no snapshot yet"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, sentence):
+    if "empty" in arguments:
+        store = write_fake_run(tmp_path, "empty", steps=(0,), scores=False)
+        store.manifest_file(0).unlink()
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, *arguments, "--root", tmp_path)
+    errors = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert errors.startswith("error: ") and sentence in errors and errors.count("\n") == 1
+    assert not (tmp_path / "visualizations").exists()

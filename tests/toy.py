@@ -1,0 +1,26 @@
+"""A base model small enough to be trained inside a test, with a tokenizer of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gpt2_interp.models import train_tokenizer
+from gpt2_interp.synthetic_corpus import pretraining_texts
+
+N_LAYER, N_HEAD, N_EMBD, N_POSITIONS = 2, 2, 32, 384
+
+
+def make_toy_base(folder: Path) -> Path:
+    """Write a random GPT-2 of 2 layers and 2 heads with 600 tokens to `folder`."""
+    tokenizer = train_tokenizer(pretraining_texts(200), 600)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=N_LAYER, n_head=N_HEAD, n_embd=N_EMBD, n_positions=N_POSITIONS, vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
