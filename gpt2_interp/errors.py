@@ -11,9 +11,9 @@ class InputError(Exception):
 
 
 MEMORY_ADVICE = (
-    "halve --per_device_train_batch_size and double --gradient_accumulation_steps, shorten --max_source_length, lower "
-    "--per_device_eval_batch_size or --probe_samples, use --activation_checkpointing or --tuning lora, or take a smaller "
-    "model; --resume goes on from the last checkpoint."
+    "halve --per_device_train_batch_size and double --gradient_accumulation_steps, shorten --max_source_length, "
+    "lower --per_device_eval_batch_size or --probe_samples, use --activation_checkpointing or --tuning lora, or take "
+    "a smaller model; --resume goes on from the last checkpoint."
 )
 
 

@@ -84,6 +84,11 @@ class SnapshotRecorder(TrainerCallback):
         if self.recording:  # after clipping, which scales every gradient alike: shares don't change
             self.grad_squares = self.gradients.squares()
 
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_save:  # a snapshot wants its step's gradient norm, which only the log tells
+            control.should_log = True
+        return control
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs:
             return
@@ -98,7 +103,7 @@ class SnapshotRecorder(TrainerCallback):
     def on_save(self, args, state, control, model=None, **kwargs):
         # The Trainer logs, evaluates, saves, and then calls this: the step's gradient norm is known if it was logged.
         if self.recording and state.global_step != self.last_step:
-            self.snapshot(model, state.global_step, args.max_grad_norm)
+            self.snapshot(model, state.global_step)
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         if not self.recording:
@@ -109,7 +114,7 @@ class SnapshotRecorder(TrainerCallback):
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             tqdm.write(f"snapshots: none of step {state.global_step}: it was not saved; the best model is loaded now")
         else:
-            self.snapshot(model, state.global_step, args.max_grad_norm)
+            self.snapshot(model, state.global_step)
 
     # ---- beginning ----
 
@@ -128,7 +133,7 @@ class SnapshotRecorder(TrainerCallback):
         self.store.write_probe_set(self.probe_set.describe(self.tokenizer))
         for record in self.early_logs:
             self.store.append_log(record)
-        self.snapshot(model, 0, max_grad_norm=0.0)
+        self.snapshot(model, 0)
 
     def _resume(self, run: dict[str, Any], step: int) -> None:
         """Training continues at `step`: what was measured after it is measured again. Raises InputError."""
@@ -168,14 +173,15 @@ class SnapshotRecorder(TrainerCallback):
 
     # ---- one snapshot ----
 
-    def snapshot(self, model: nn.Module, step: int, max_grad_norm: float) -> None:
+    def snapshot(self, model: nn.Module, step: int) -> None:
         """Measure `model` and store it as `step`."""
         start = time.perf_counter()
         arrays = capture(model, self.probe_set, autocast_dtype=self.autocast_dtype)
         arrays.update(weight_change(model, self.reference))
-        share, norm_after_clipping = self.gradients.shares(self.grad_squares)
+        share, _ = self.gradients.shares(self.grad_squares)
         arrays["grad_share"] = share.numpy()
-        arrays["grad_norm_total"] = np.float32(self._norm_before_clipping(step, norm_after_clipping, max_grad_norm))
+        logged_step, norm = self.logged_grad_norm
+        arrays["grad_norm_total"] = np.float32(norm if logged_step == step else math.nan)
         self.store.write(
             step,
             arrays,
@@ -184,14 +190,6 @@ class SnapshotRecorder(TrainerCallback):
             precision=str(self.autocast_dtype or torch.float32).removeprefix("torch."),
         )
         self.last_step = step
-
-    def _norm_before_clipping(self, step: int, norm_after_clipping: float, max_grad_norm: float) -> float:
-        """The logged norm of this step; not logged, the norm itself where it can't have been clipped; else NaN."""
-        logged_step, logged = self.logged_grad_norm
-        if logged_step == step:
-            return logged
-        unclipped = not max_grad_norm or norm_after_clipping < 0.999 * max_grad_norm
-        return norm_after_clipping if unclipped else math.nan
 
 
 def axis_labels(gpt2: GPT2LMHeadModel, probe_set: ProbeSet) -> dict[str, Any]:

@@ -61,6 +61,18 @@ def test_gif_keeps_frames_colours_and_milliseconds():
     np.testing.assert_array_equal(imageio.imread(data, index=None, extension=".gif")[:, 0, 0, 0], [0, 120, 240])
 
 
+def test_a_colour_means_the_same_in_every_frame():
+    ramp = np.linspace(0, 255, 256, dtype=np.uint8)
+    bar = np.stack([ramp, 255 - ramp, np.full(256, 90, dtype=np.uint8)], axis=-1)  # a colour bar on a large background
+    frames = [np.full((80, 256, 3), 255, dtype=np.uint8) for _ in range(4)]
+    for i, frame in enumerate(frames):
+        frame[:2] = bar
+        frame[10 : 20 + 10 * i] = (200, 30, 30)
+    read = imageio.imread(gif_bytes(frames, [500] * 4), index=None, extension=".gif")[..., :3].astype(int)
+    np.testing.assert_array_equal(read[0, :2], read[3, :2])
+    assert np.abs(read - np.stack(frames)).max() <= 10
+
+
 def test_the_planted_head_is_the_one_that_changed(measurements):
     data = head_evolution(measurements)
     assert data.steps == list(STEPS)
