@@ -129,7 +129,8 @@ def main() -> None:
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
     training_seconds = seconds["trained"] - seconds["training"]
     steps = {"best": best_step, "final": last_step}
-    run_files.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds)
+    plain_text = not any(row["source"] for row in corpus.train)
+    run_files.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
     write_json(paths.model_outputs / "metrics.json", metrics)  # last: its presence says that the run is finished
 
     # --- where to look ---------------------------------------------------------------------------------------

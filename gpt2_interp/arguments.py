@@ -130,6 +130,7 @@ class RunTrainingArguments(TrainingArguments):
     save_steps: float = flag(500, "Checkpoint, snapshot and evaluation every so many steps (< 1: share of the run).")
     save_strategy: str = flag("steps", "When checkpoints and snapshots are made: steps or epoch.")
     logging_nan_inf_filter: bool = flag(False, "Hide non-finite losses from the log (the Trainer's default; not ours).")
+    use_cache: bool = flag(True, "What the saved config says about caching in generation (training never caches).")
     metric_for_best_model: str | None = flag("eval_loss", "What chooses best_model/.")
     greater_is_better: bool | None = flag(False, "Whether more of it is better.")
     train_sampling_strategy: str = flag(

@@ -145,7 +145,13 @@ def load_checkpoint_weights(model, checkpoint: Path):
 
 
 def write_model_cards(
-    paths: RunPaths, run_info: dict, sizes: dict, metrics: dict, steps: dict[str, int], training_seconds: float
+    paths: RunPaths,
+    run_info: dict,
+    sizes: dict,
+    metrics: dict,
+    steps: dict[str, int],
+    training_seconds: float,
+    plain_text: bool,
 ) -> None:
     """README.md of best_model/ and final_model/: what it is, how to load it, what it was trained on, its scores.
 
@@ -167,6 +173,7 @@ def write_model_cards(
             task=run_info["task"].replace("_", " "),
             lora=run_info["tuning"] == "lora",
             base=arguments["model_name_or_path"] or f"random weights of the shape {shape}",
+            plain_text=plain_text,
             template=repr(TEMPLATES[run_info["task"]]),
             sizes=sizes,
             training_seconds=training_seconds,

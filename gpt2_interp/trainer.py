@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from gpt2_interp.evaluation import perplexity, target_losses
 from gpt2_interp.examples import IGNORED, Example, collate
@@ -53,6 +54,21 @@ def supervised_loss(model, inputs: dict[str, torch.Tensor], num_items: torch.Ten
     return total / ((kept != IGNORED).sum() if num_items is None else num_items)
 
 
+class LengthGroups(LengthGroupedSampler):
+    """Batches of similar lengths in random order, the longest first so that memory runs out at once or never.
+
+    Hugging Face's sampler sorts fifty batches by length, so that long texts and short ones take turns for many steps:
+    the loss swings with them, and so does what is learned.
+    """
+
+    def __iter__(self):
+        indices = list(super().__iter__())
+        batches = [indices[i : i + self.batch_size] for i in range(0, len(indices), self.batch_size)]
+        last = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        order = [0, *(1 + torch.randperm(len(batches) - 1)).tolist()] if batches else []
+        return iter([i for batch in [*(batches[j] for j in order), *last] for i in batch])
+
+
 class SupervisedTrainer(Trainer):
     """Trainer over `Example`s: prompt masked, token-weighted evaluation loss and its perplexity."""
 
@@ -67,6 +83,12 @@ class SupervisedTrainer(Trainer):
             data_collator=partial(collate_items, pad_id=pad_id),
             **kwargs,
         )
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(example.input_ids) for example in self.train_dataset.examples]
+        return LengthGroups(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths=lengths)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         assert not return_outputs, "evaluate() below never asks for outputs"

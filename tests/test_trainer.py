@@ -10,7 +10,7 @@ from transformers import GPT2LMHeadModel, TrainingArguments
 from gpt2_interp.examples import ExampleBuilder, collate
 from gpt2_interp.models import load_tokenizer
 from gpt2_interp.synthetic_corpus import news_rows
-from gpt2_interp.trainer import SupervisedTrainer, supervised_loss
+from gpt2_interp.trainer import LengthGroups, SupervisedTrainer, supervised_loss
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +100,25 @@ def test_evaluation_weighs_tokens_alike(toy_base, tokenizer, examples, tmp_path,
     assert metrics["eval_loss"] == pytest.approx(total / tokens, rel=1e-5)
     assert metrics["eval_perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-4)
     assert copy.copy(t.state.log_history[-1])["eval_loss"] == metrics["eval_loss"]
+
+
+@pytest.mark.parametrize("n", [3, 47, 400])
+def test_length_groups_are_a_shuffled_partition(n):
+    lengths = [(7 * i) % 41 + 1 for i in range(n)]
+    torch.manual_seed(0)
+    first, second = list(LengthGroups(4, lengths=lengths)), list(LengthGroups(4, lengths=lengths))
+    assert sorted(first) == sorted(second) == list(range(n))
+    if n > 4:
+        assert first != second  # another order every epoch
+        assert lengths[first[0]] == max(lengths)
+
+
+def test_length_groups_are_alike_inside_and_come_in_no_order():
+    lengths = [(7 * i) % 41 + 1 for i in range(800)]
+    torch.manual_seed(0)
+    order = [lengths[i] for i in LengthGroups(4, lengths=lengths)]
+    batches = [order[k : k + 4] for k in range(0, 800, 4)][1:]  # the first holds the longest, wherever that was
+    assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 2  # about 25 in random batches
+    means = [sum(batch) / 4 for batch in batches]
+    falls = sum(b < a for a, b in zip(means, means[1:], strict=False))
+    assert 0.4 < falls / len(means) < 0.6  # nearly 1 in Hugging Face's order
