@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import sys
 
-from gpt2_interp import hub
+from gpt2_interp import startup
 from gpt2_interp.errors import InputError, run_script
 
 if not {"-h", "--help"} & set(sys.argv):
-    hub.go_offline_if_unreachable()  # before the libraries are imported, which read the setting then
+    startup.prepare()  # before the libraries are imported, which read its settings then
 
 import os  # noqa: E402
 import time  # noqa: E402

@@ -27,7 +27,9 @@ for word in "$@"; do
 done
 
 # On a CPU, glibc would hand every step's tensors back to the kernel and fault them in again: let it keep them.
-export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
+export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-33554432} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
+# Threads that wait by spinning starve each other as soon as anything else runs on their cores.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 echo "== 1/4 environment";            ./setup_environment.sh
 python=${VIRTUAL_ENV:-${CONDA_PREFIX:-$PWD/.venv}}/bin/python

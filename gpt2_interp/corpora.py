@@ -16,7 +16,7 @@ from pathlib import Path
 from gpt2_interp import synthetic_corpus
 from gpt2_interp.arguments import DataArguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.hub import is_offline
+from gpt2_interp.startup import is_offline
 
 Row = dict[str, str]
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokeniz
 
 from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.hub import is_offline
+from gpt2_interp.startup import is_offline
 
 # The four published shapes; everything else (50,257 tokens, 1,024 positions) is GPT2Config's default.
 GPT2_SHAPES = {

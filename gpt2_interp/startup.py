@@ -1,8 +1,4 @@
-"""Is the Hugging Face Hub there? Asked once, before its libraries are imported.
-
-Without network `from_pretrained` and `load_dataset` retry for 23-199 s before they fail; in offline mode they use
-what is cached or fail at once. The mode is read when the libraries are imported, so this imports none of them.
-"""
+"""What must be settled before the libraries are imported, because they read it then. So this imports none of them."""
 
 from __future__ import annotations
 
@@ -14,6 +10,13 @@ from urllib.parse import urlparse
 TIMEOUT_SECONDS = 3.0
 
 
+def prepare() -> None:
+    """Call first in a script that imports torch or Hugging Face's libraries."""
+    # Threads that wait by spinning starve each other as soon as anything else runs on their cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    go_offline_if_unreachable()
+
+
 def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
@@ -21,7 +24,8 @@ def is_offline() -> bool:
 def go_offline_if_unreachable() -> None:
     """Set HF_HUB_OFFLINE=1 when no TCP connection to the Hub can be made within 3 seconds.
 
-    Behind a proxy the libraries reach the Hub though this socket can't: then nothing is changed.
+    Without network `from_pretrained` and `load_dataset` retry for 23-199 s before they fail; offline they use what is
+    cached, or fail at once. Behind a proxy the libraries reach the Hub though this socket can't: nothing is changed.
     """
     behind_proxy = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
     if "HF_HUB_OFFLINE" in os.environ or behind_proxy or _reachable():
