@@ -14,12 +14,14 @@ visualize_metrics.py with the same --run_name.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from gpt2_interp import startup
 from gpt2_interp.errors import InputError, run_script
 
-if not {"-h", "--help"} & set(sys.argv):
-    startup.prepare()  # before the libraries are imported, which read its settings then
+if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
+    # Before the libraries are imported: they read its settings then, and take seconds.
+    run_script(lambda: startup.prepare(startup.given_names(sys.argv[1:], Path(__file__).parent / "configs")))
 
 import os  # noqa: E402
 import time  # noqa: E402
@@ -29,7 +31,7 @@ from transformers import set_seed  # noqa: E402
 
 from gpt2_interp import comparison, run_files  # noqa: E402
 from gpt2_interp.arguments import as_settings, parse_arguments  # noqa: E402
-from gpt2_interp.checkpoints import newest_checkpoint  # noqa: E402
+from gpt2_interp.checkpoints import load_finished, newest_checkpoint  # noqa: E402
 from gpt2_interp.corpora import load_corpus  # noqa: E402
 from gpt2_interp.examples import ExampleBuilder  # noqa: E402
 from gpt2_interp.models import add_lora, describe, device_name, load_base  # noqa: E402
@@ -46,6 +48,7 @@ def main() -> None:
     paths = RunPaths(training.run_name, experiment.root)
     run_files.check_free(paths, experiment)
     transformers.logging.set_verbosity_error()  # warnings that matter are raised as errors or said by us
+    transformers.logging.disable_progress_bar()  # bars for reading and writing a file; training keeps its own
     set_seed(training.seed)
     seconds = {"start": time.perf_counter()}
 
@@ -108,7 +111,8 @@ def main() -> None:
         say(f"  resuming from {checkpoint}" if checkpoint else "  no checkpoint yet: starting from the beginning")
         run_files.cut_samples(samples_file, checkpoint)
     seconds["training"] = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is None or not load_finished(trainer, checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds["trained"] = time.perf_counter()
 
     # --- what came out of it ---------------------------------------------------------------------------------

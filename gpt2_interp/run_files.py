@@ -15,11 +15,9 @@ from typing import Any
 import jinja2
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
-from transformers import GPT2LMHeadModel
 
 from gpt2_interp.arguments import ExperimentArguments, ModelArguments
-from gpt2_interp.checkpoints import step_of
+from gpt2_interp.checkpoints import load_weights, step_of
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import TEMPLATES
 from gpt2_interp.run_paths import RunPaths
@@ -101,18 +99,18 @@ def cut_samples(path: Path, checkpoint: Path | None) -> None:
 def save_models(trainer, tokenizer, paths: RunPaths, model_args: ModelArguments) -> int:
     """final_model/ (the last weights) and best_model/ (the checkpoint with the lowest evaluation loss).
 
-    Returns the best step. For LoRA both hold the adapter only.
+    Returns the best step, whose weights the model then has. For LoRA both folders hold the adapter only.
     """
     dtype = getattr(torch, model_args.save_dtype)
     final, best = paths.model_outputs / "final_model", paths.model_outputs / "best_model"
-    checkpoint = trainer.state.best_model_checkpoint
-    best_step = trainer.state.global_step if checkpoint is None else step_of(Path(checkpoint))
+    best_step = trainer.state.best_global_step or trainer.state.global_step
     _save(trainer.model, tokenizer, final, dtype)
     if best_step == trainer.state.global_step:
         shutil.rmtree(best, ignore_errors=True)
         shutil.copytree(final, best)
     else:
-        _save(load_checkpoint_weights(trainer.model, Path(checkpoint)), tokenizer, best, dtype)
+        load_weights(trainer.model, paths.checkpoints / f"checkpoint-{best_step}")
+        _save(trainer.model, tokenizer, best, dtype)
     return best_step
 
 
@@ -127,21 +125,6 @@ def _save(model, tokenizer, folder: Path, dtype: torch.dtype) -> None:
             json.dumps({**json.loads(config.read_text()), "dtype": str(dtype).removeprefix("torch.")}, indent=2) + "\n"
         )
     tokenizer.save_pretrained(folder)
-
-
-def load_checkpoint_weights(model, checkpoint: Path):
-    """Put a checkpoint's weights (whole model or LoRA adapter) into `model`, in place. Raises InputError."""
-    try:
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(checkpoint), adapter_name="default", is_trainable=False)
-        else:
-            loaded = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32)
-            model.load_state_dict(loaded.state_dict())
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{checkpoint} can't be loaded ({str(error).splitlines()[0]}); train again or delete it."
-        ) from None
-    return model
 
 
 def write_model_cards(

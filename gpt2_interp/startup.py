@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlparse
+
+from gpt2_interp.errors import InputError
 
 TIMEOUT_SECONDS = 3.0
 
+_FOLDER = "not a local folder, not cached, and the Hugging Face Hub can't be reached; give a folder in its layout."
+# Flags whose value may be a name on the Hub, and what to say when it can't be had.
+HUB_FLAGS = {
+    "--model_name_or_path": _FOLDER,
+    "--tokenizer_name": _FOLDER,
+    "--dataset_name": "not cached, and the Hugging Face Hub can't be reached; use --train_file and --validation_file "
+    "with local rows, or an embedded source: synthetic_news, synthetic_stories, synthetic_text.",
+}
 
-def prepare() -> None:
-    """Call first in a script that imports torch or Hugging Face's libraries."""
+
+def prepare(given: Mapping[str, str]) -> None:
+    """Call first in a script that imports torch or Hugging Face's libraries.
+
+    given: the values of `HUB_FLAGS` that the user gave. Raises InputError if one of them can't be had offline.
+    """
     # Threads that wait by spinning starve each other as soon as anything else runs on their cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     go_offline_if_unreachable()
+    if is_offline():
+        for flag, name in given.items():
+            if not (Path(name).exists() or name.startswith("synthetic_") or _is_cached(flag, name)):
+                raise InputError(f"{flag} {name}: {HUB_FLAGS[flag]}")
+
+
+def given_names(argv: Sequence[str], configs: Path) -> dict[str, str]:
+    """Values of `HUB_FLAGS` in a preset and the flags over it, read without the real parser, which imports torch."""
+    found: dict[str, str] = {}
+    if argv and not argv[0].startswith("-"):
+        preset = Path(argv[0]) if argv[0].endswith((".yaml", ".yml")) else configs / f"{argv[0]}.yaml"
+        if preset.is_file():
+            lines = re.findall(r"^(\w+): *([^\s#]+)", preset.read_text(encoding="utf-8"), re.MULTILINE)
+            found = {f"--{key}": value for key, value in lines if f"--{key}" in HUB_FLAGS}
+    for i, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        flag = "--" + flag[2:].replace("-", "_")
+        if flag in HUB_FLAGS and (equals or i + 1 < len(argv)):
+            found[flag] = value if equals else argv[i + 1]
+    return found
+
+
+def _is_cached(flag: str, name: str) -> bool:
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    kind = "datasets" if flag == "--dataset_name" else "models"
+    return (cache / f"{kind}--{name.replace('/', '--')}").is_dir()
 
 
 def is_offline() -> bool:

@@ -76,6 +76,7 @@ class SupervisedTrainer(Trainer):
         pad_id = kwargs["processing_class"].pad_token_id
         self.eval_examples = eval_examples
         kwargs["args"].remove_unused_columns = False  # items carry an Example, not the model's arguments
+        kwargs["args"].dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns that it does nothing
         super().__init__(
             *args,
             train_dataset=ExampleDataset(train_examples),

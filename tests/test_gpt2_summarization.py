@@ -162,6 +162,10 @@ def test_resume_continues_as_if_nothing_had_happened(news_run, base_flags, tmp_p
     assert steps[0] == steps[1]
     samples = [(p.model_outputs / "samples.jsonl").read_text() for p in (paths, news_run)]
     assert samples[0] == samples[1]
+    # resumed once more, now that it is finished, it trains no further and keeps everything
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", "--resume") == 0
+    assert SnapshotStore(paths).steps() == [0, 3, 6]
+    assert (paths.model_outputs / "metrics.json").read_text() == (news_run.model_outputs / "metrics.json").read_text()
 
 
 def test_lora_keeps_the_adapter_only(root, base_flags, toy_base):

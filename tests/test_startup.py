@@ -1,10 +1,15 @@
 import os
 import socket
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from gpt2_interp import startup
+from gpt2_interp.errors import InputError
 
 
 @pytest.fixture
@@ -16,22 +21,30 @@ def no_settings(monkeypatch):
 def test_an_unreachable_hub_is_found_out_quickly(monkeypatch, no_settings):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    startup.prepare()
+    startup.prepare({})
     assert startup.is_offline() and os.environ["OMP_WAIT_POLICY"] == "passive"
     assert time.monotonic() - start < 5
 
 
 def test_a_name_lookup_that_hangs_does_not_hang_us(monkeypatch, no_settings):
     monkeypatch.setattr(startup, "TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(socket, "create_connection", lambda *a: time.sleep(2))
-    startup.prepare()
-    assert startup.is_offline()
+    waiting = threading.Event()
+
+    def hang(*args):
+        waiting.wait(5)
+        raise OSError("no answer")
+
+    monkeypatch.setattr(socket, "create_connection", hang)
+    start = time.monotonic()
+    startup.prepare({})
+    assert startup.is_offline() and time.monotonic() - start < 2
+    waiting.set()
 
 
 def test_a_reachable_hub_stays_online(monkeypatch, no_settings):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        startup.prepare()
+        startup.prepare({})
     assert not startup.is_offline()
 
 
@@ -39,5 +52,42 @@ def test_what_the_user_set_is_kept(monkeypatch, no_settings):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    startup.prepare()
+    startup.prepare({})
     assert os.environ["HF_HUB_OFFLINE"] == "0" and os.environ["OMP_WAIT_POLICY"] == "active"
+
+
+def test_names_that_cannot_be_had_offline_are_refused_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "hub" / "models--cached--one").mkdir(parents=True)
+    startup.prepare({"--model_name_or_path": "cached/one", "--dataset_name": "synthetic_news"})
+    startup.prepare({"--model_name_or_path": str(tmp_path)})
+    for flag, name, words in (
+        ("--model_name_or_path", "gpt2", "can't be reached; give a folder"),
+        ("--dataset_name", "cached/one", "--train_file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            startup.prepare({flag: name})
+
+
+def test_names_are_found_in_preset_and_flags(tmp_path):
+    (tmp_path / "p.yaml").write_text("task: summarization\nmodel_name_or_path: gpt2  # base\ndataset_name: a/b\n")
+    assert startup.given_names(["p"], tmp_path) == {"--model_name_or_path": "gpt2", "--dataset_name": "a/b"}
+    found = startup.given_names(["p", "--model-name-or-path=x", "--dataset_name", "y", "--run_name", "z"], tmp_path)
+    assert found == {"--model_name_or_path": "x", "--dataset_name": "y"}
+    assert startup.given_names([str(tmp_path / "p.yaml")], Path(".")) == startup.given_names(["p"], tmp_path)
+    assert startup.given_names(["no_such_preset", "--help"], tmp_path) == {}
+
+
+def test_the_script_says_so_within_five_seconds(tmp_path):
+    """A subprocess, because what counts is that nothing heavy is imported before."""
+    repository = Path(__file__).resolve().parents[1]
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "gpt2_summarization.py", "quickstart", "--model_name_or_path=gpt2", f"--root={tmp_path}"],
+        cwd=repository, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert time.monotonic() - start < 5
+    assert result.returncode == 2 and result.stderr.startswith("error: --model_name_or_path gpt2: ")
+    assert result.stderr.count("\n") == 1
