@@ -87,7 +87,7 @@ def main() -> None:
         "task": data_args.task,
         "tuning": model_args.tuning,
         "arguments": as_settings(model_args, data_args, experiment, training),
-        "data": {use: {**corpus.provenance[use], "tokenization": vars(reports[use])} for use in reports},
+        "data": {use: {**corpus.provenance[use], **reports[use].remarks()} for use in reports},
         "notes": corpus.notes,
         "device": device_name(training),
         **run_files.provenance(),

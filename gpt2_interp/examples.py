@@ -49,6 +49,10 @@ class TokenizationReport:
     long_targets: int = 0
     too_long_targets: int = 0
 
+    def remarks(self) -> dict[str, int]:
+        """What had to be done, without the zeros."""
+        return {name: count for name, count in vars(self).items() if count and name != "rows"}
+
     def __str__(self) -> str:
         parts = [f"{self.rows} rows"]
         if self.cut_sources:

@@ -527,7 +527,7 @@ def score_dots(scores: Mapping[str, Mapping[str, Any]]) -> bytes | None:
         )
         if score == "perplexity":
             ax.set_xscale("log")
-        ax.legend(fontsize=8, loc="best")
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
         return png_bytes(figure)
 
 
