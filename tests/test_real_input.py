@@ -1,0 +1,47 @@
+"""The scripts on real CNN/DailyMail rows with GPT-2 124M's shape: how one uses data of one's own, on few rows."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshots import SnapshotStore
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def script(name, *flags):
+    result = subprocess.run(
+        [sys.executable, name, *map(str, flags)], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_gpt2_shape_on_cnn_dailymail_rows(real_data, tmp_path):
+    news = real_data / "cnn_dailymail"
+    output = script(
+        "gpt2_summarization.py", "--config_name=gpt2", f"--tokenizer_name={real_data / 'gpt2_tokenizer'}",
+        f"--train_file={news / 'train.jsonl'}", f"--validation_file={news / 'validation.jsonl'}",
+        "--text_column=article", "--summary_column=highlights", "--max_source_length=128", "--max_target_length=24",
+        "--per_device_train_batch_size=1", "--max_train_samples=8", "--max_eval_samples=2", "--max_predict_samples=2",
+        "--probe_samples=12", "--max_steps=2", "--save_steps=2", "--logging_steps=1", "--use_cpu", "--save_only_model",
+        f"--root={tmp_path}", "--run_name=cnn",
+    )  # fmt: skip
+    assert "124,439,808 of 124,439,808 parameters are trained" in output
+    assert "no test file" in output
+    paths = RunPaths("cnn", tmp_path)
+    store = SnapshotStore(paths)
+    assert store.steps() == [0, 2]
+    assert store.load(2, ["attn_entropy"])["attn_entropy"].shape == (12, 2, 12, 12)
+    scores = json.loads((paths.model_outputs / "metrics.json").read_text())
+    assert scores["tuned"]["loss"] < scores["base"]["loss"]
+    script("analyze_latent_space.py", "--run_name=cnn", f"--root={tmp_path}", "--method=pca")
+    script("visualize_metrics.py", "--run_name=cnn", f"--root={tmp_path}")
+    assert (paths.visualizations / "interpretability_report.html").stat().st_size < 15_000_000
+    shutil.rmtree(tmp_path)  # gigabytes of weights
