@@ -12,7 +12,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.run_paths import check_run_name
+from gpt2_interp.run_paths import RunPaths
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -186,13 +186,12 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Exp
     name = _last_value(given, "--run_name")
     root = _last_value(given, "--root") or "."
     if name is not None:
-        check_run_name(name)
-        given += ["--output_dir", str(Path(root) / "checkpoints" / name)]
+        given += ["--output_dir", str(RunPaths(name, root).checkpoints)]
     try:
         model, data, experiment, training, unknown = parser.parse_args_into_dataclasses(
             given, return_remaining_strings=True, look_for_args_file=False
         )
-    except (ValueError, NotImplementedError) as error:  # TrainingArguments' own checks
+    except ValueError as error:  # TrainingArguments' own checks
         raise InputError(" ".join(str(error).split())) from None
     if unknown:
         parser.error(f"unknown flag {' '.join(unknown)}")

@@ -8,6 +8,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries are imported: no test
 import pytest
 import torch
 
+from gpt2_interp.figures import Measurements
+from gpt2_interp.run_paths import RunPaths
+from tests.fake_store import write_fake_run
 from tests.toy import make_toy_base
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,3 +35,11 @@ def one_thread():
 def toy_base(tmp_path_factory) -> Path:
     """Folder of a small random base model with its tokenizer."""
     return make_toy_base(tmp_path_factory.mktemp("toy_base"))
+
+
+@pytest.fixture(scope="session")
+def measurements(tmp_path_factory) -> Measurements:
+    """A run with planted effects, as the figures read it; nothing may be written to it."""
+    root = tmp_path_factory.mktemp("fake_run")
+    write_fake_run(root)
+    return Measurements(RunPaths("fake", root))

@@ -30,13 +30,6 @@ from tests.fake_store import CHANGED_HEAD, CHANGED_NEURON, STEPS, TOKENS, write_
 
 
 @pytest.fixture(scope="module")
-def measurements(tmp_path_factory):
-    root = tmp_path_factory.mktemp("animation")
-    write_fake_run(root)
-    return Measurements(RunPaths("fake", root))
-
-
-@pytest.fixture(scope="module")
 def projection(measurements):
     states = measurements.stack("hidden_pooled")[1][:, :, 1, -1]
     states[:, 3] = np.nan

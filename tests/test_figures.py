@@ -29,13 +29,6 @@ from gpt2_interp.run_paths import RunPaths
 from tests.fake_store import CHANGED_HEAD, STEPS, write_fake_run
 
 
-@pytest.fixture(scope="module")
-def measurements(tmp_path_factory):
-    root = tmp_path_factory.mktemp("figures")
-    write_fake_run(root)
-    return Measurements(RunPaths("fake", root))
-
-
 def test_steps_run_as_numbers_on_every_panel(measurements):
     panels = temporal_panels(measurements)
     assert len(panels) == 8 and not any(panel.note for panel in panels)
