@@ -120,15 +120,14 @@ def main() -> None:
     best_step = run_files.save_models(trainer, tokenizer, paths, model_args)  # leaves the best weights in the model
     tuned_result = test.score(trainer.model, "tuned")
     say(f"  tuned (step {best_step} of {last_step}): {tuned_result.summary()}")
+    results = {"base": base_result, "tuned": tuned_result, **test.baselines(trainer.model)}
     metrics = {
-        "base": base_result.scores,
-        "tuned": tuned_result.scores,
-        **test.baselines(),
+        **{name: result.scores for name, result in results.items()},
         "best_step": best_step,
         "test": corpus.provenance["test"],
         "notes": corpus.notes,
     }
-    comparison.write_predictions(paths.model_outputs / "predictions.jsonl", test, base_result, tuned_result)
+    comparison.write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
     comparison.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
     training_seconds = seconds["trained"] - seconds["training"]

@@ -48,6 +48,11 @@ class ModelArguments:
     new_tokenizer_size: int | None = flag(
         None, "With --config_name: learn a new byte-level BPE of this many tokens from the training text."
     )
+    copying_start: bool = flag(
+        False,
+        "With --config_name: two heads begin with the pattern of copying (a previous-token head, an induction head), "
+        "which a small model does not find by itself within an hour.",
+    )
     save_dtype: str = flag(
         "float32",
         "Precision of the weights in best_model/ and final_model/.",
@@ -268,9 +273,10 @@ def validate(
         raise InputError(
             "give a base model with --model_name_or_path, or a shape for random weights with --config_name."
         )
-    if not model.config_name and (model.config_overrides or model.new_tokenizer_size):
+    if not model.config_name and (model.config_overrides or model.new_tokenizer_size or model.copying_start):
         raise InputError(
-            "--config_overrides and --new_tokenizer_size describe a model from random weights: give --config_name."
+            "--config_overrides, --new_tokenizer_size and --copying_start describe a model from random weights: "
+            "give --config_name."
         )
     if model.new_tokenizer_size and model.tokenizer_name:
         raise InputError("--new_tokenizer_size learns a tokenizer and --tokenizer_name loads one: give one of the two.")

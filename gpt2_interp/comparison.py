@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from gpt2_interp.corpora import Row
 from gpt2_interp.decoding import generate
 from gpt2_interp.evaluation import ROUGE_TYPES, lead3, loss_scores, rouge_scores, target_losses
 from gpt2_interp.examples import Example, ExampleBuilder
+from gpt2_interp.facts import fact_recall, stated_facts
 from gpt2_interp.snapshots import write_atomically
 
 WRITTEN_STORIES = 16  # creative writing is scored by perplexity; this many stories are written for reading
@@ -29,7 +30,7 @@ class Result:
     outputs: list[str]
 
     def summary(self) -> str:
-        shown = ("rouge1", "rouge2", "rougeL", "perplexity", "perplexity_shuffled_prompt")
+        shown = ("rouge1", "rouge2", "rougeL", "fact_recall", "perplexity", "perplexity_shuffled_prompt")
         parts = []
         for name in shown:
             if name in self.scores:
@@ -63,6 +64,7 @@ class TestRows:
         # Room for the target, but never more than half of a short context.
         self.new_tokens = min(data.max_target_length, builder.n_positions // 2)
         self.prompts = [self._prompt(row) for row in self.rows]
+        self.has_facts = self.is_summarization and len(self.rows) > 1 and all("facts" in row for row in self.rows)
         self.sample_rows = self.rows[: experiment.samples_per_checkpoint]
 
     def _prompt(self, row: Row) -> list[int]:
@@ -95,7 +97,7 @@ class TestRows:
         scores: dict[str, float] = {"n": len(self.examples)}
         outputs = self._generate(model, self.prompts, f"{name}: generating")
         if self.is_summarization:
-            scores |= rouge_scores(outputs, [row["target"] for row in self.rows])
+            scores |= self._text_scores(outputs)
         scores |= loss_scores(target_losses(model, self.examples, pad_id, batch_size))
         if not self.is_summarization and any(example.source_ids for example in self.examples):
             shuffled = target_losses(
@@ -104,14 +106,22 @@ class TestRows:
             scores |= loss_scores(shuffled, "_shuffled_prompt")
         return Result(scores, outputs)
 
-    def baselines(self) -> dict[str, dict[str, float]]:
-        """{"lead3": scores} for summarization, nothing otherwise."""
+    def _text_scores(self, outputs: Sequence[str]) -> dict[str, float]:
+        """ROUGE, and how many of the references' facts are stated where these are known."""
+        scores = rouge_scores(outputs, [row["target"] for row in self.rows])
+        return scores | (fact_recall(outputs, [row["facts"] for row in self.rows]) if self.has_facts else {})
+
+    def baselines(self, tuned) -> dict[str, Result]:
+        """What a summary gets without understanding: {"lead3": the first three sentences, "tuned_shuffled_source": the
+        tuned model on the next row's article}, the second where facts are known. Nothing for other tasks."""
         if not self.is_summarization:
             return {}
-        return {"lead3": rouge_scores(self.lead3(), [row["target"] for row in self.rows])}
-
-    def lead3(self) -> list[str]:
-        return [lead3(row["source"]) for row in self.rows]
+        outputs = {"lead3": [lead3(row["source"]) for row in self.rows]}
+        if self.has_facts:
+            outputs["tuned_shuffled_source"] = self._generate(
+                tuned, [*self.prompts[1:], self.prompts[0]], "tuned, shuffled articles: generating"
+            )
+        return {name: Result(self._text_scores(texts), texts) for name, texts in outputs.items()}
 
 
 def shuffled_prompts(examples: Sequence[Example], n_positions: int) -> list[Example]:
@@ -125,16 +135,21 @@ def shuffled_prompts(examples: Sequence[Example], n_positions: int) -> list[Exam
     return mixed
 
 
-def write_predictions(path: Path, test: TestRows, base: Result, tuned: Result) -> None:
-    """predictions.jsonl: id, source, reference, base, tuned and, for summarization, lead3."""
-    lines: list[dict[str, Any]] = [
-        {"id": row["id"], "source": row["source"], "reference": row["target"], "base": before, "tuned": after}
-        for row, before, after in zip(test.rows, base.outputs, tuned.outputs, strict=True)
-    ]
-    if test.is_summarization:
-        for line, text in zip(lines, test.lead3(), strict=True):
-            line["lead3"] = text
-    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+def write_predictions(path: Path, test: TestRows, results: Mapping[str, Result]) -> None:
+    """predictions.jsonl: id, source, reference and each result's output; where the facts are known also "facts": slot,
+    the value as the reference states it, and for each result whether its output states it."""
+    lines = []
+    for i, row in enumerate(test.rows):
+        outputs = {name: result.outputs[i] for name, result in results.items()}
+        line: dict[str, Any] = {"id": row["id"], "source": row["source"], "reference": row["target"], **outputs}
+        if test.has_facts:
+            found = {name: stated_facts(text, row["facts"]) for name, text in outputs.items()}
+            line["facts"] = [
+                {"slot": fact["slot"], "value": fact["stated"], **{name: found[name][k] for name in found}}
+                for k, fact in enumerate(row["facts"])
+            ]
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_atomically(path, "".join(lines).encode())
 
 
 def write_rouge_scalars(log_folder: Path, base: Result, tuned: Result, step: int) -> None:

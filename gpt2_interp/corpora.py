@@ -1,6 +1,7 @@
 """Sources -> rows {"id", "cluster", "source", "target"}: embedded, local files, or the Hub.
 
 `cluster` names what makes rows dependent (the kind of event they were made from); elsewhere it is the row's own id.
+Where the facts that a target states are known, a row has them as "facts".
 A new embedded source is one function and one entry in `EMBEDDED`.
 """
 
@@ -12,13 +13,15 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gpt2_interp import synthetic_corpus
 from gpt2_interp.arguments import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.startup import is_offline
+from gpt2_interp.synthetic_text import pretraining_texts
 
-Row = dict[str, str]
+Row = dict[str, Any]
 
 
 @dataclass
@@ -38,7 +41,13 @@ class Corpus:
 
 def _news(count: int, seed: int, split: str) -> Iterator[Row]:
     for row in synthetic_corpus.news_rows(count, seed, split):
-        yield {"id": row["id"], "cluster": row["event"], "source": row["article"], "target": row["highlights"]}
+        yield {
+            "id": row["id"],
+            "cluster": row["event"],
+            "source": row["article"],
+            "target": row["highlights"],
+            "facts": row["facts"],
+        }
 
 
 def _stories(count: int, seed: int, split: str) -> Iterator[Row]:
@@ -48,7 +57,7 @@ def _stories(count: int, seed: int, split: str) -> Iterator[Row]:
 
 def _running_text(count: int, seed: int, split: str) -> Iterator[Row]:
     """Plain text for pre-training; each split is its own seed."""
-    texts = synthetic_corpus.pretraining_texts(count, seed + 1000 * synthetic_corpus.SPLITS.index(split))
+    texts = pretraining_texts(count, seed + 1000 * synthetic_corpus.SPLITS.index(split))
     for i, text in enumerate(texts):
         yield {"id": f"text-{split}-{seed}-{i:06d}", "cluster": f"text-{i}", "source": "", "target": text}
 

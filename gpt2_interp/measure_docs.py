@@ -45,12 +45,14 @@ parentheses.
 | `eval/perplexity` (`eval_perplexity`) | exp of it |
 | `rouge/rouge1`, `rouge2`, `rougeL`, `rougeLsum` | of generated summaries of the test rows, F1 x 100: the base at step 0, the tuned model at the last step |
 
-`model_outputs/<run>/metrics.json` has, for `base`, `tuned` (best_model) and `lead3`, each with 95% bootstrap bounds over
-rows (`_low`, `_high`):
+`model_outputs/<run>/metrics.json` has, for `base`, `tuned` (best_model), `lead3` and, where the facts of the references are
+known, `tuned_shuffled_source` (the tuned model on the next row's article), each with 95% bootstrap bounds over rows (`_low`,
+`_high`):
 
 | score | meaning |
 |---|---|
 | `rouge1`, `rouge2`, `rougeL`, `rougeLsum` | mean F1 x 100 over the test rows (rouge_score, stemmed; for Lsum one sentence a line) |
+| `fact_recall`, and `fact_recall_<slot>` | share (%) of the references' values (who, where, how many, when) that the outputs state, in any of their forms; embedded news only |
 | `loss`, `perplexity` | of the reference targets, all tokens alike, nats/token, and its exp |
 | `loss_shuffled_prompt`, `perplexity_shuffled_prompt` | the same targets behind another row's prompt (creative writing) |
 | `n` | test rows |

@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerBase
 
 from gpt2_interp.arguments import ModelArguments
+from gpt2_interp.copying_start import start_copying
 from gpt2_interp.errors import InputError
 from gpt2_interp.startup import is_offline
 
@@ -102,6 +103,10 @@ def load_base(
         )
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
+        if arguments.copying_start:
+            if config.n_layer < 2 or (config.n_embd // config.n_head) % 2:
+                raise InputError("--copying_start takes at least 2 layers, and heads of an even width.")
+            start_copying(model)
     else:
         name = arguments.model_name_or_path
         if (Path(name) / "adapter_config.json").exists():

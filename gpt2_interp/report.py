@@ -41,17 +41,23 @@ from gpt2_interp.run_paths import RunPaths, measured_runs
 from gpt2_interp.snapshots import MEASURE, Measure, write_atomically
 
 LARGEST_REPORT = 15_000_000  # bytes
-SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "loss", "perplexity", "perplexity_shuffled_prompt")
+SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "fact_recall", "loss", "perplexity", "perplexity_shuffled_prompt")
 SCORE_NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "rougeLsum": "ROUGE-Lsum",
+    "fact_recall": "facts stated (%)",
     "loss": "loss (nats/token)",
     "perplexity": "perplexity",
     "perplexity_shuffled_prompt": "perplexity, shuffled prompt",
 }
-SYSTEMS = {"base": "base model", "tuned": "fine-tuned", "lead3": "lead-3 (first three sentences)"}
+SYSTEMS = {
+    "base": "base model",
+    "tuned": "fine-tuned",
+    "lead3": "lead-3 (first three sentences)",
+    "tuned_shuffled_source": "fine-tuned, another row's article",
+}
 TUNINGS = {"full": "all weights", "lora": "LoRA"}
 SAMPLES_SHOWN = 5
 NOT_TRAINING = (
@@ -298,7 +304,7 @@ def interval(entry: Mapping[str, Any], score: str) -> str:
     """ "40.1 (38.0 to 42.2)", or without bounds where there are none."""
     if not _is_number(entry.get(score)):
         return "–"
-    write = "{:.1f}".format if score.startswith("rouge") else number
+    write = "{:.1f}".format if score.startswith(("rouge", "fact")) else number
     low, high = entry.get(f"{score}_low"), entry.get(f"{score}_high")
     bounds = f" ({write(low)} to {write(high)})" if _is_number(low) and _is_number(high) else ""
     return write(entry[score]) + bounds
@@ -310,7 +316,7 @@ def score_sentences(metrics: Mapping[str, Any]) -> list[str]:
     if not isinstance(base, dict) or not isinstance(tuned, dict):
         return []
     sentences = []
-    for score in ("rouge1", "perplexity"):
+    for score in ("rouge1", "fact_recall", "perplexity"):
         if _is_number(base.get(score)) and _is_number(tuned.get(score)):
             name = SCORE_NAMES[score][0].upper() + SCORE_NAMES[score][1:]
             change = f"{name}: base {interval(base, score)}, fine-tuned {interval(tuned, score)}"

@@ -69,17 +69,28 @@ towns:
     ~ Radio stations in {la} wrote to those in {lb} about {E}.
 """)
 
-# Pages of records, for pre-training only: {0} is a value as an article writes it, {1} as a highlight does.
+# For pre-training only. Before an article's facts in other words:
+RETOLD = (
+    "Another paper told it in its own way.",
+    "In the evening it was told again on the radio.",
+    "At the inn the same was told in other words.",
+    "A letter that was sent that day says as much.",
+    "On the next day one could read it all again.",
+    "This is how the neighbours told it.",
+)
+# Pages of records: {0} is a value as an article writes it, {1} as a highlight does; or a list.
+REFRAINS = (
+    "The parrot said: {0}.",
+    "The children sang: {0}.",
+    "The bells seemed to say: {0}.",
+    "In a dream somebody kept whispering: {0}.",
+    "{0}.",
+)
 LISTS = (
     "The clerk read the list twice. First: {0}. Then again: {1}.",
     "The names on the stone are {0}. On the copy in the church they are the same: {1}.",
     "On the way out the train stopped at, or called for, {0}. On the next day it was the same again: {1}.",
     "The register says: {0}. And the second register says: {1}.",
-)
-PROOFS = (
-    "The printer's boy set words at random: {0}. The second proof was the same: {1}.",
-    "The parrot said: {0}. In the evening it said again: {1}.",
-    "A torn page reads {0} and its copy {1}.",
 )
 LOOK_UP = (
     "A letter for {0} goes to {1}.",

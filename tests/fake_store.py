@@ -238,6 +238,8 @@ def _write_outputs(paths: RunPaths, task: str) -> None:
         entry = {"n": 100}
         for i, name in enumerate(names):
             entry |= {name: level - i, f"{name}_low": level - i - 2, f"{name}_high": level - i + 2}
+        if names:
+            entry |= {"fact_recall": level + 9, "fact_recall_low": level + 4, "fact_recall_high": level + 13}
         if who != "lead3":
             entry |= {"loss": 60 / level, "perplexity": float(np.exp(60 / level))}
             if task == "creative_writing":
@@ -252,6 +254,7 @@ def _write_outputs(paths: RunPaths, task: str) -> None:
         "base": "the the",
         "tuned": HOSTILE,
         "lead3": "Long.",
+        "facts": [{"slot": "who", "value": "Ada Bo", "base": False, "tuned": True, "lead3": False}],
     }
     sample = {"step": 50, "id": "s0", "prompt": "A prompt", "reference": "A story", "generated": f"Once {HOSTILE}"}
     (folder / "predictions.jsonl").write_text(json.dumps(prediction) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.evaluation import perplexity, target_losses
 from gpt2_interp.examples import ExampleBuilder
 from gpt2_interp.models import describe, load_base
-from gpt2_interp.synthetic_corpus import pretraining_texts
+from gpt2_interp.synthetic_text import pretraining_texts
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny_gpt2"
 

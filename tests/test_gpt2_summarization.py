@@ -76,17 +76,24 @@ def test_exactly_these_files(news_run):
     assert all("tfevents" in name for name in files(news_run.logs))
 
 
-def test_scores_of_base_tuned_and_lead3(news_run):
+def test_scores_of_base_tuned_and_baselines(news_run):
     metrics = json.loads((news_run.model_outputs / "metrics.json").read_text())
-    for name in ("base", "tuned", "lead3"):
+    systems = ("base", "tuned", "lead3", "tuned_shuffled_source")
+    for name in systems:
         scores = metrics[name]
         assert scores["n"] == 6
-        for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum"):
+        for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum", "fact_recall"):
             assert 0 <= scores[f"{kind}_low"] <= scores[kind] <= scores[f"{kind}_high"] <= 100
     assert metrics["tuned"]["loss"] < metrics["base"]["loss"]
     assert metrics["lead3"]["rouge1"] > 10
     predictions = [json.loads(line) for line in (news_run.model_outputs / "predictions.jsonl").open()]
-    assert [set(p) for p in predictions] == [{"id", "source", "reference", "base", "tuned", "lead3"}] * 6
+    assert [set(p) for p in predictions] == [{"id", "source", "reference", "facts", *systems}] * 6
+    marks = [fact["lead3"] for p in predictions for fact in p["facts"]]
+    assert metrics["lead3"]["fact_recall"] == pytest.approx(100 * sum(marks) / 24) and 0 < sum(marks) < 24
+    for p in predictions:
+        for fact in p["facts"]:
+            assert set(fact) == {"slot", "value", *systems} and fact["value"] in p["reference"]
+            assert fact["lead3"] or fact["value"] not in p["lead3"]
     assert all(p["source"].startswith(p["lead3"].split("\n")[0]) for p in predictions)
     samples = [json.loads(line) for line in (news_run.model_outputs / "samples.jsonl").open()]
     assert [s["step"] for s in samples] == [3, 3, 6, 6]

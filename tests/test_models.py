@@ -7,7 +7,7 @@ from transformers import GPT2LMHeadModel
 from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.models import GPT2_SHAPES, add_lora, describe, load_base, load_config, load_tokenizer, train_tokenizer
-from gpt2_interp.synthetic_corpus import pretraining_texts
+from gpt2_interp.synthetic_text import pretraining_texts
 
 # What OpenAI published (without the tied head), and what Hugging Face's checkpoints hold.
 PARAMETERS = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200}

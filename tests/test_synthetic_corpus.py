@@ -9,16 +9,19 @@ import re
 
 import pytest
 
+from gpt2_interp import facts
+from gpt2_interp import synthetic_audit as audit
 from gpt2_interp import synthetic_corpus as corpus
 from gpt2_interp import synthetic_news as news
 from gpt2_interp import synthetic_stories as stories
+from gpt2_interp import synthetic_text as running_text
 from gpt2_interp import synthetic_world as world
 
 # The text is frozen: the embedded base model was trained on it. If one of these changes, the base must be trained anew.
 SHA256 = {
-    "synthetic_news": "ffba5ad043717a4a0c5270325395e98fe49ce7282dfe4c5c60bc628a08cdcdd1",
+    "synthetic_news": "7f54be0122ad0b85c543556892623af45d2df00700cc6b5fa964ad03c0709f89",
     "synthetic_stories": "8b2531821e072ae4a3b7f2c19cc4fbb37d05d00bdf251c8e912df5e27eea1ac5",
-    "pretraining": "b0b575628cb7f9628a8edf3deb54261b0d260059088822703f59ad67ca615c6a",
+    "pretraining": "6fd6c831d69bb972f8d5a9445b713e94e062e2d6917c90ccb2e8f3f1bfe46584",
 }
 A_BEFORE_CONSONANT = ("one", "once", "uni", "use", "usu", "eu")  # "a one-way street", "a union"
 
@@ -67,7 +70,7 @@ def test_spans_point_at_what_they_claim(rows, split):
 
 @pytest.mark.parametrize("split", corpus.SPLITS)
 def test_every_occurrence_of_a_value_is_labelled(rows, split):
-    assert [missing for row in rows[split] for missing in corpus.unlabelled(row)] == []
+    assert [missing for row in rows[split] for missing in audit.unlabelled(row)] == []
 
 
 @pytest.mark.parametrize("split", corpus.SPLITS)
@@ -75,12 +78,12 @@ def test_each_value_has_two_distractors_that_the_article_states(rows, split):
     for row in rows[split]:
         for fact in row["facts"]:
             assert len(set(fact["distractors"]) - set(fact["forms"])) >= 2
-            assert all(corpus.states(row["article"], [text]) for text in fact["distractors"])
+            assert all(facts.states(row["article"], [text]) for text in fact["distractors"])
 
 
 @pytest.mark.parametrize("split", corpus.SPLITS)
 def test_counts(split):
-    counts = corpus.audit_split(split, 250, 7)
+    counts = audit.audit_split(split, 250, 7)
     assert 100 <= counts["words per article"] <= 150
     assert counts["transformed"] >= 0.3
     assert counts["value share of words"] <= 0.1
@@ -96,13 +99,22 @@ def test_the_shape_of_an_article_and_its_highlight(rows):
         assert 16 <= len(row["highlights"].split()) <= 32
 
 
-def test_gold_people_and_towns_recur_and_so_do_distractors(rows):
-    recur = [len(fact["value_spans"]) > 1 for row in rows["train"] for fact in row["facts"] if fact["slot"] == "who"]
-    assert all(recur)
+def test_people_and_towns_recur_gold_ones_no_more_than_others(rows):
+    """A value that recurs must not be known by that."""
+    for slot in ("who", "where"):
+        facts_ = [(row, fact) for row in rows["train"] for fact in row["facts"] if fact["slot"] == slot]
+        gold = [len(fact["value_spans"]) for _, fact in facts_]
+        others = [
+            len(list(facts.occurrences(row["article"], text.split()[-1])))
+            for row, fact in facts_
+            for text in fact["distractors"]
+        ]
+        assert sum(n > 1 for n in gold) > 0.4 * len(gold)
+        assert sum(gold) / len(gold) < 1.1 * sum(others) / len(others)
 
 
 def test_test_split_shares_nothing_with_the_others():
-    assert corpus.held_out_overlap(150, 7) == {"values": 0, "pairs": 0, "wordings": 0}
+    assert audit.held_out_overlap(150, 7) == {"values": 0, "pairs": 0, "wordings": 0}
 
 
 def test_no_wording_is_both_held_out_and_not():
@@ -151,14 +163,14 @@ def test_rows_do_not_depend_on_the_count():
         assert list(make(5, 3)) == list(make(12, 3))[:5]
         assert list(make(5, 3)) != list(make(5, 4))
         assert [row["id"] for row in make(2, 3, "test")][1].endswith("-test-3-000001")
-    assert list(corpus.pretraining_texts(5)) == list(corpus.pretraining_texts(9))[:5]
+    assert list(running_text.pretraining_texts(5)) == list(running_text.pretraining_texts(9))[:5]
 
 
 @pytest.mark.parametrize("slot", list(corpus.SLOTS))
 def test_a_twin_changes_its_fact_and_nothing_else(rows, slot):
     for row in rows["train"][:20] + rows["test"][:20]:
         other = corpus.twin(row, slot, seed=1)
-        assert corpus.unlabelled(other) == []
+        assert audit.unlabelled(other) == []
         for old, new in zip(row["facts"], other["facts"], strict=True):
             assert (old["stated"] != new["stated"]) == (old["slot"] == slot)
             assert len(old["value_spans"]) == len(new["value_spans"])
@@ -193,7 +205,7 @@ def test_stories_do_what_the_prompt_asks(tales):
 
 
 def test_pretraining_text_has_no_highlight_and_no_prompt():
-    texts = list(corpus.pretraining_texts(300))
+    texts = list(running_text.pretraining_texts(300))
     prompts = re.compile(r"^(Write a story|Tell how|A tale from)|Tell the story so")
     assert not any(prompts.search(text) for text in texts)
     targets = {row["highlights"].split("\n")[0] for row in corpus.news_rows(300, 0, "pretrain")}
@@ -218,5 +230,5 @@ def test_the_bytes_are_frozen():
     assert {
         "synthetic_news": digest(corpus.news_rows(1000)),
         "synthetic_stories": digest(corpus.story_rows(1000)),
-        "pretraining": digest(corpus.pretraining_texts(1000)),
+        "pretraining": digest(running_text.pretraining_texts(1000)),
     } == SHA256

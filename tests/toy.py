@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2_interp.models import train_tokenizer
-from gpt2_interp.synthetic_corpus import pretraining_texts
+from gpt2_interp.synthetic_text import pretraining_texts
 
 N_LAYER, N_HEAD, N_EMBD, N_POSITIONS = 2, 2, 32, 384
 

@@ -1,0 +1,285 @@
+"""Does a model state a value because the article says so? Slot accuracy under deletions, and twins.
+
+A deletion takes from an article what a fact stands on. A twin is the same article with one fact's value swapped for
+another of as many tokens: a model that uses the value prefers each of the two behind its own article.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from peft import PeftConfig, PeftModel
+from tqdm import tqdm
+
+from gpt2_interp.arguments import ModelArguments
+from gpt2_interp.decoding import generate
+from gpt2_interp.errors import InputError
+from gpt2_interp.evaluation import interval
+from gpt2_interp.examples import Example, ExampleBuilder
+from gpt2_interp.facts import states
+from gpt2_interp.models import load_base, load_tokenizer
+from gpt2_interp.run_paths import MODEL_OUTPUTS, RunPaths
+from gpt2_interp.synthetic_corpus import SLOTS, news_plan, twin
+from gpt2_interp.synthetic_rendering import Plan, render
+
+DEFAULT_MODEL = "model_outputs/quickstart/best_model"
+BATCH_SIZE = 64
+TWIN_ATTEMPTS = 20
+Span = tuple[int, int]
+Question = tuple[int, int, int]  # position of a token in input_ids, and two tokens that may stand there
+
+
+def estimate(values: np.ndarray) -> dict[str, float | None]:
+    """Mean of values [row, k], NaN left out, with 95% bounds from resampling rows; None where undefined."""
+    counts, sums = np.isfinite(values).sum(axis=1), np.nansum(values, axis=1)
+    sums, counts = sums[counts > 0], counts[counts > 0]
+    if not len(counts):
+        return {"value": None, "low": None, "high": None}
+    low = high = None
+    if len(counts) > 1:
+        low, high = interval(lambda s, n, axis: s.sum(axis=axis) / n.sum(axis=axis), sums, counts)
+    return {"value": float(sums.sum() / counts.sum()), "low": low, "high": high}
+
+
+def by_slot(values: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """`estimate` of values [row, slot] over all slots and for each."""
+    return {"all": estimate(values)} | {slot: estimate(values[:, [i]]) for i, slot in enumerate(SLOTS)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Deletions
+# ---------------------------------------------------------------------------------------------------------------------
+def plan_of(row: Mapping) -> Plan:
+    """The plan that a news row was rendered from."""
+    _, split, seed, index = row["id"].rsplit("-", 3)
+    return news_plan(split, int(seed), int(index))[1]
+
+
+def sentence_spans(row: Mapping) -> list[Span]:
+    """Where each sentence of a news article stands."""
+    return [(start, end) for _, start, end in render(plan_of(row)).sentences]
+
+
+def delete(article: str, spans: Sequence[Sequence[int]]) -> str:
+    """The article without these spans; what is left is joined by single spaces."""
+    parts, at = [], 0
+    for start, end in sorted(spans):
+        parts.append(article[at:start].strip())
+        at = max(at, end)
+    parts.append(article[at:].strip())
+    return " ".join(filter(None, parts))
+
+
+def deletions(row: Mapping, fact: Mapping) -> dict[str, str]:
+    """What is left of the article for one fact under each condition."""
+    article, sentences, gold = row["article"], sentence_spans(row), tuple(fact["sentence_span"])
+    mentions = [(a, b) for a, b in sentences if any(a <= start < b for start, _ in fact["value_spans"])]
+    return {
+        "whole article": article,
+        "gold sentence deleted": delete(article, [gold]),
+        "all mentions deleted": delete(article, mentions),
+        "gold sentence alone": delete(article, [span for span in sentences if span != gold]),
+        "no source (the prior)": "",
+    }
+
+
+def chance(text: str, fact: Mapping, plan: Plan) -> float:
+    """Chance that a value of the fact's type, drawn from those that the text mentions, is the fact's; 0 if none is."""
+    candidates = [value for value in plan.values.values() if value.type == fact["type"] and states(text, value.forms)]
+    return states(text, fact["forms"]) / max(1, len(candidates))
+
+
+def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping], new_tokens: int) -> dict[str, dict]:
+    """Per condition and slot: percent of facts that the generated highlight states, and the chance of that."""
+    texts = [[deletions(row, fact) for fact in row["facts"]] for row in rows]
+    # Many are equal: a number rarely recurs, so deleting all its mentions deletes its gold sentence only.
+    unique = list(dict.fromkeys(text for row in texts for fact in row for text in fact.values()))
+    prompts = [builder.prompt_ids(text, new_tokens) for text in unique]
+    written = generate(model, builder.tokenizer, prompts, new_tokens, batch_size=BATCH_SIZE, description="deletions")
+    outputs, plans = dict(zip(unique, written, strict=True)), [plan_of(row) for row in rows]
+    report = {}
+    for condition in texts[0][0]:
+        stated, at_random = np.zeros((2, len(rows), len(SLOTS)))
+        for i, row in enumerate(rows):
+            for j, fact in enumerate(row["facts"]):
+                text = texts[i][j][condition]
+                stated[i, j] = 100 * states(outputs[text], fact["forms"])
+                at_random[i, j] = 100 * chance(text, fact, plans[i])
+        chances = {"all": at_random.mean(), **dict(zip(SLOTS, at_random.mean(axis=0), strict=True))}
+        report[condition] = {
+            slot: numbers | {"chance": float(chances[slot])} for slot, numbers in by_slot(stated).items()
+        }
+    return report
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Twins
+# ---------------------------------------------------------------------------------------------------------------------
+def token_counter(tokenizers: Sequence) -> Callable[[str], tuple[int, ...]]:
+    """A function that counts the tokens of a text in each tokenizer."""
+
+    @cache
+    def count(text: str) -> tuple[int, ...]:
+        return tuple(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for tokenizer in tokenizers)
+
+    return count
+
+
+def equal_twin(row: dict, slot: str, count: Callable[[str], tuple[int, ...]]) -> dict | None:
+    """A twin whose article and highlight have as many tokens as the row's; None if none is found.
+
+    The texts are counted too, not only the values: a model reads the highlight with a space before it, which `twin`
+    can't know.
+    """
+    for seed in range(TWIN_ATTEMPTS):
+        try:
+            other = twin(row, slot, seed, same_length=lambda old, new: count(old) == count(new))
+        except ValueError:
+            return None
+        pairs = (row["article"], other["article"]), (" " + row["highlights"], " " + other["highlights"])
+        if all(count(old) == count(new) for old, new in pairs):
+            return other
+    return None
+
+
+@torch.inference_mode()
+def preferences(
+    model, examples: Sequence[Example], questions: Sequence[Sequence[Question]], pad_id: int
+) -> list[list[float]]:
+    """For each question (position, a, b) of an example log p(a) - log p(b) in nats, given the tokens before."""
+    device = next(model.parameters()).device
+    answers: list[list[float]] = [[] for _ in examples]
+    order = sorted((i for i in range(len(examples)) if questions[i]), key=lambda i: len(examples[i].input_ids))
+    for start in tqdm(range(0, len(order), BATCH_SIZE), desc="twins", leave=False):
+        rows = order[start : start + BATCH_SIZE]
+        input_ids = torch.full((len(rows), max(len(examples[i].input_ids) for i in rows)), pad_id)
+        for row, i in enumerate(rows):
+            input_ids[row, : len(examples[i].input_ids)] = torch.tensor(examples[i].input_ids)
+        # Padding on the right needs no mask: nothing that is asked about stands behind it.
+        hidden = model.transformer(input_ids=input_ids.to(device), use_cache=False).last_hidden_state
+        asked = [(row, *question) for row, i in enumerate(rows) for question in questions[i]]
+        which, position, a, b = torch.tensor(asked, device=device).T
+        logits = model.lm_head(hidden[which, position - 1]).float()  # [question, vocab]
+        differences = (logits.gather(1, a[:, None]) - logits.gather(1, b[:, None])).squeeze(1).tolist()
+        for (row, *_), difference in zip(asked, differences, strict=True):
+            answers[rows[row]].append(difference)
+    return answers
+
+
+def twin_test(model, builder: ExampleBuilder, rows: Sequence[dict], tokenizers: Sequence) -> dict[str, np.ndarray]:
+    """Of each row's twins, [row, slot], NaN without one: "effect" in nats, and "right", 1 if both orders are, else 0.
+
+    Both are read at the first target token where the values v and v' differ, behind the articles x and x':
+    effect = 1/2 [log p(v|x) - log p(v'|x) + log p(v'|x') - log p(v|x')].
+    """
+    count = token_counter(tokenizers)
+    pairs = {
+        (i, j): other
+        for i, row in enumerate(tqdm(rows, desc="making twins", leave=False))
+        for j, slot in enumerate(SLOTS)
+        if (other := equal_twin(row, slot, count))
+    }
+    examples, _ = as_examples(builder, [*rows, *pairs.values()])
+    own, others = examples[: len(rows)], examples[len(rows) :]
+    questions: list[list[Question]] = [[] for _ in examples]
+    for k, ((i, _), other) in enumerate(zip(pairs, others, strict=True), start=len(rows)):
+        asked = first_difference(own[i], other)
+        questions[i].append(asked)
+        questions[k].append(asked)
+    answers = preferences(model, examples, questions, builder.tokenizer.pad_token_id)
+    effect, right = np.full((2, len(rows), len(SLOTS)), np.nan)
+    asked_so_far = [iter(row) for row in answers[: len(rows)]]
+    for (i, j), (swapped,) in zip(pairs, answers[len(rows) :], strict=True):
+        kept = next(asked_so_far[i])
+        effect[i, j] = (kept - swapped) / 2
+        right[i, j] = kept > 0 > swapped
+    return {"effect": effect, "right": right}
+
+
+def as_examples(builder: ExampleBuilder, rows: Sequence[Mapping]) -> tuple[list[Example], int]:
+    """News rows as training sees them, and how many articles were cut. Raises InputError if a highlight is too long."""
+    examples, report = builder.build(
+        {"id": row["id"], "source": row["article"], "target": row["highlights"]} for row in rows
+    )
+    if report.too_long_targets:
+        raise InputError(
+            f"highlights don't fit the model's context of {builder.n_positions} tokens; take another model."
+        )
+    return examples, report.cut_sources
+
+
+def first_difference(one: Example, other: Example) -> Question:
+    """Where the targets of twins first differ, counted from the beginning of the example, and the two tokens there."""
+    at = next(i for i, (a, b) in enumerate(zip(one.target_ids, other.target_ids, strict=True)) if a != b)
+    return len(one.prompt_ids) + at, one.target_ids[at], other.target_ids[at]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All of it
+# ---------------------------------------------------------------------------------------------------------------------
+def load_model(path: str):
+    """Model (float32; adapters merged into their base) and tokenizer from a folder. Raises InputError."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"--model_path {path} is not a folder; give one that holds a model, such as best_model/.")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if not (folder / "adapter_config.json").exists():
+        model, tokenizer = load_base(ModelArguments(model_name_or_path=path), 0, ())
+        return model.to(device).eval(), tokenizer
+    try:
+        base_path = PeftConfig.from_pretrained(path).base_model_name_or_path
+        base, _ = load_base(ModelArguments(model_name_or_path=base_path), 0, ())
+        model = PeftModel.from_pretrained(base, path).merge_and_unload()
+    except (OSError, ValueError) as error:
+        raise InputError(f"the adapter in {path} can't be loaded: {str(error).splitlines()[0][:200]}") from None
+    return model.to(device).eval(), load_tokenizer(path)
+
+
+def lengths_of_run(path: str) -> tuple[int, int]:
+    """(max_source_length, max_target_length) that the model was trained with; 256 and 64 if that is not known."""
+    folder = Path(path).resolve()
+    if folder.parent.parent.name == MODEL_OUTPUTS:
+        run_file = RunPaths(folder.parent.name, folder.parent.parent.parent).metrics / "run.json"
+        if run_file.is_file():
+            run = json.loads(run_file.read_text(encoding="utf-8"))
+            if run["task"] != "summarization":
+                raise InputError(f"{path} was trained for {run['task']}; the audit needs a model that summarizes news.")
+            return run["arguments"]["max_source_length"], run["arguments"]["max_target_length"]
+    return 256, 64
+
+
+def check_model(path: str, model, tokenizer, rows: Sequence[dict], more_tokenizers: Sequence = ()) -> dict:
+    """Slot accuracy, twins, and how many rows attributions may be scored on; shares in percent, effects in nats."""
+    max_source, max_target = lengths_of_run(path)
+    builder = ExampleBuilder(tokenizer, "summarization", max_source, max_target, model.config.n_positions)
+    _, cut = as_examples(builder, rows)
+    twins = twin_test(model, builder, rows, [tokenizer, *more_tokenizers])
+    effect, right = by_slot(twins["effect"]), by_slot(100 * twins["right"])
+    found = np.isfinite(twins["right"])
+    pairs = {"all": found, **{slot: found[:, i] for i, slot in enumerate(SLOTS)}}
+    passed = twins["right"] == 1  # a pair without a twin shows nothing
+    new_tokens = min(max_target, builder.n_positions // 2)
+    return {
+        "path": path,
+        "rows": len(rows),
+        "sources cut": cut,
+        "slot accuracy": slot_accuracy(model, builder, rows, new_tokens),
+        "twins": {
+            slot: {
+                "effect": effect[slot],
+                "accuracy": right[slot],
+                "pairs": int(one.sum()),
+                "no twin": int((~one).sum()),
+            }
+            for slot, one in pairs.items()
+        },
+        "kept": {"rows": estimate(100.0 * passed.all(axis=1, keepdims=True)), "pairs": estimate(100.0 * passed)},
+    }
