@@ -71,10 +71,18 @@ def retold(seed: int, index: int) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # Pages of records
 # ---------------------------------------------------------------------------------------------------------------------
+def _babble(rng: random.Random) -> str:
+    """A word of no language: it falls into tokens that are rare elsewhere, and those must be copied too."""
+    return "".join(choice(rng, "abcdefghijklmnopqrstuvwxyz") for _ in range(1 + int(rng.random() * 4)))
+
+
 def _words(rng: random.Random, seed: int, index: int, count: int) -> list[str]:
-    """Words of an article, or names, in random order."""
-    if chance(rng, 0.3):
+    """Words of an article in random order, or names, or babble."""
+    roll = rng.random()
+    if roll < 0.3:
         return [draw(rng, choice(rng, ("person", "place")), False).short for _ in range(count)]
+    if roll < 0.6:
+        return [_babble(rng) for _ in range(count)]
     return shuffled(rng, re.findall(r"[A-Za-z]+", render(news_plan("pretrain", seed, index)[1]).text))[:count]
 
 
@@ -121,7 +129,7 @@ def story(seed: int, index: int) -> str:
     return render(story_plan("pretrain", seed, index)[1]).text
 
 
-SHARES = {article: 0.15, retold: 0.45, story: 0.18, refrain: 0.06, reading: 0.05, addresses: 0.05, ledger: 0.06}
+SHARES = {article: 0.1, retold: 0.42, story: 0.16, refrain: 0.12, reading: 0.1, addresses: 0.05, ledger: 0.05}
 
 
 def _kind(roll: float) -> Callable[[int, int], str]:

@@ -21,7 +21,7 @@ from gpt2_interp import synthetic_world as world
 SHA256 = {
     "synthetic_news": "7f54be0122ad0b85c543556892623af45d2df00700cc6b5fa964ad03c0709f89",
     "synthetic_stories": "8b2531821e072ae4a3b7f2c19cc4fbb37d05d00bdf251c8e912df5e27eea1ac5",
-    "pretraining": "6fd6c831d69bb972f8d5a9445b713e94e062e2d6917c90ccb2e8f3f1bfe46584",
+    "pretraining": "d9df31a628c400f077326214036c0d4a027b7555b2189b0c2df206813d2fb8ef",
 }
 A_BEFORE_CONSONANT = ("one", "once", "uni", "use", "usu", "eu")  # "a one-way street", "a union"
 
