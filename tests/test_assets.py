@@ -31,6 +31,23 @@ def test_size_and_format(base):
     assert config["model_type"] == "gpt2" and config["use_cache"]
 
 
+def test_it_copies(base):
+    """Induction score of the best head on 64 random sequences read twice (docs/metrics.md; Olsson et al. 2022)."""
+    model, tokenizer = base
+    seen = torch.tensor(sorted({i for text in pretraining_texts(500, seed=1) for i in tokenizer(text)["input_ids"]}))
+    generator, length = torch.Generator().manual_seed(0), 50
+    words = torch.stack([seen[torch.randperm(len(seen), generator=generator)[:length]] for _ in range(64)])
+    ids = torch.cat([torch.full((64, 1), tokenizer.eos_token_id), words, words], dim=1)
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        attentions = model(ids, output_attentions=True).attentions
+    model.set_attn_implementation("sdpa")
+    assert len(attentions) == model.config.n_layer
+    query = torch.arange(length + 1, 2 * length + 1)
+    scores = torch.stack(attentions)[..., query, query - length + 1].mean(dim=(1, 3))  # [layer, head]
+    assert scores.max() > 0.5
+
+
 def test_it_has_learned_the_world_that_it_was_trained_on(base):
     """Held-out running text: the perplexity that the card reports, within what 100 texts can tell."""
     model, tokenizer = base
