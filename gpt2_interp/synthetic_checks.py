@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -22,14 +23,17 @@ from gpt2_interp.decoding import generate
 from gpt2_interp.errors import InputError
 from gpt2_interp.evaluation import interval
 from gpt2_interp.examples import Example, ExampleBuilder
-from gpt2_interp.facts import states
+from gpt2_interp.facts import occurrences, states
 from gpt2_interp.models import load_base, load_tokenizer
 from gpt2_interp.run_paths import MODEL_OUTPUTS, RunPaths
-from gpt2_interp.synthetic_corpus import SLOTS, news_plan, twin
-from gpt2_interp.synthetic_rendering import Plan, render
+from gpt2_interp.synthetic_corpus import GOLD_NAMES, SLOTS, news_plan, twin
+from gpt2_interp.synthetic_news import EVENTS
+from gpt2_interp.synthetic_rendering import Plan, expand, parse, render, render_target
+from gpt2_interp.synthetic_world import generator
 
 DEFAULT_MODEL = "model_outputs/quickstart/best_model"
 BATCH_SIZE = 64
+NEW_TOKENS = 16  # more than any value has
 TWIN_ATTEMPTS = 20
 Span = tuple[int, int]
 Question = tuple[int, int, int]  # position of a token in input_ids, and two tokens that may stand there
@@ -55,15 +59,15 @@ def by_slot(values: np.ndarray) -> dict[str, dict[str, float | None]]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Deletions
 # ---------------------------------------------------------------------------------------------------------------------
-def plan_of(row: Mapping) -> Plan:
-    """The plan that a news row was rendered from."""
+def plan_of(row: Mapping) -> tuple[str, Plan]:
+    """The event and the plan that a news row was rendered from."""
     _, split, seed, index = row["id"].rsplit("-", 3)
-    return news_plan(split, int(seed), int(index))[1]
+    return news_plan(split, int(seed), int(index))
 
 
 def sentence_spans(row: Mapping) -> list[Span]:
     """Where each sentence of a news article stands."""
-    return [(start, end) for _, start, end in render(plan_of(row)).sentences]
+    return [(start, end) for _, start, end in render(plan_of(row)[1]).sentences]
 
 
 def delete(article: str, spans: Sequence[Sequence[int]]) -> str:
@@ -95,21 +99,55 @@ def chance(text: str, fact: Mapping, plan: Plan) -> float:
     return states(text, fact["forms"]) / max(1, len(candidates))
 
 
-def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping], new_tokens: int) -> dict[str, dict]:
-    """Per condition and slot: percent of facts that the generated highlight states, and the chance of that."""
+def told_before(row: Mapping, fact: Mapping) -> str:
+    """A highlight of the row up to the fact's value, as training sees it: with a space before it, none at its end.
+
+    It is told in a wording of its event in which the value doesn't begin a sentence, where any wording might go on.
+    """
+    event, plan = plan_of(row)
+    rng = generator("asked", row["id"], fact["slot"])
+    for wording in EVENTS[event]["highlights"][0]:
+        text, spans = render_target(replace(plan, target=expand(rng, parse(wording), GOLD_NAMES)))
+        before = text[: spans[fact["slot"]][0]]
+        if before and not before.endswith("\n"):
+            return " " + before.rstrip(" ")
+    raise AssertionError(f"every highlight of {event} has {fact['slot']} at the beginning of a sentence")
+
+
+def begins_with(text: str, forms: Sequence[str]) -> bool:
+    """Whether the text begins with one of the forms, as whole words."""
+    return any(start == 0 for form in forms for start, _ in occurrences(text, form))
+
+
+def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> dict[str, dict]:
+    """Per condition and slot: percent of facts whose value the model says next, and the chance of that.
+
+    It goes on (greedily) behind the words of a highlight up to the value. So each slot is asked for by itself: a
+    summary written freely stumbles over the first fact that a deletion took from it, and never comes to the others.
+    """
     texts = [[deletions(row, fact) for fact in row["facts"]] for row in rows]
+    asked = [[told_before(row, fact) for fact in row["facts"]] for row in rows]
     # Many are equal: a number rarely recurs, so deleting all its mentions deletes its gold sentence only.
-    unique = list(dict.fromkeys(text for row in texts for fact in row for text in fact.values()))
-    prompts = [builder.prompt_ids(text, new_tokens) for text in unique]
-    written = generate(model, builder.tokenizer, prompts, new_tokens, batch_size=BATCH_SIZE, description="deletions")
-    outputs, plans = dict(zip(unique, written, strict=True)), [plan_of(row) for row in rows]
+    unique = list(
+        dict.fromkeys(
+            (text, told)
+            for several, tolds in zip(texts, asked, strict=True)
+            for left, told in zip(several, tolds, strict=True)
+            for text in left.values()
+        )
+    )
+    ids = builder.tokenizer([told for _, told in unique], add_special_tokens=False)["input_ids"]
+    room = max(map(len, ids)) + NEW_TOKENS
+    prompts = [builder.prompt_ids(text, room) + told for (text, _), told in zip(unique, ids, strict=True)]
+    written = generate(model, builder.tokenizer, prompts, NEW_TOKENS, batch_size=BATCH_SIZE, description="deletions")
+    outputs, plans = dict(zip(unique, written, strict=True)), [plan_of(row)[1] for row in rows]
     report = {}
     for condition in texts[0][0]:
         stated, at_random = np.zeros((2, len(rows), len(SLOTS)))
         for i, row in enumerate(rows):
             for j, fact in enumerate(row["facts"]):
                 text = texts[i][j][condition]
-                stated[i, j] = 100 * states(outputs[text], fact["forms"])
+                stated[i, j] = 100 * begins_with(outputs[text, asked[i][j]], fact["forms"])
                 at_random[i, j] = 100 * chance(text, fact, plans[i])
         chances = {"all": at_random.mean(), **dict(zip(SLOTS, at_random.mean(axis=0), strict=True))}
         report[condition] = {
@@ -266,12 +304,11 @@ def check_model(path: str, model, tokenizer, rows: Sequence[dict], more_tokenize
     found = np.isfinite(twins["right"])
     pairs = {"all": found, **{slot: found[:, i] for i, slot in enumerate(SLOTS)}}
     passed = twins["right"] == 1  # a pair without a twin shows nothing
-    new_tokens = min(max_target, builder.n_positions // 2)
     return {
         "path": path,
         "rows": len(rows),
         "sources cut": cut,
-        "slot accuracy": slot_accuracy(model, builder, rows, new_tokens),
+        "slot accuracy": slot_accuracy(model, builder, rows),
         "twins": {
             slot: {
                 "effect": effect[slot],

@@ -41,8 +41,8 @@ def promises(result: Mapping) -> list[dict]:
         ("the cue is apart from the value", f"in {apart:.1f}% of facts", apart == 100),
         ("each fact has a twin of as many tokens", *_twins_found(model)),
         ("at least 30% of values are transformed in the highlight", f"{transformed:.1f}% are", transformed >= 30),
-        ("with its value deleted a fact isn't stated, with its sentence alone it is", *_deletions(model)),
-        ("attributions are scored where the model passes the twin test, most rows", *_ground_truth(model)),
+        ("with its value deleted a fact isn't told, with its sentence alone it is", *_deletions(model)),
+        ("attributions are scored where the model passes the twin test, on most facts", *_ground_truth(model)),
     ]
     return [{"promise": what, "found": shown, "kept": kept} for what, shown, kept in found]
 
@@ -66,7 +66,7 @@ def _deletions(model: Mapping | None) -> tuple[str, bool | None]:
         return NO_MODEL
     names = ("gold sentence alone", "all mentions deleted", "no source (the prior)")
     alone, deleted, prior = (model["slot accuracy"][name]["all"]["value"] for name in names)
-    shown = f"{deleted:.1f}% stated and {alone:.1f}%; without the source {prior:.1f}%"
+    shown = f"{deleted:.1f}% are and {alone:.1f}%; without the source {prior:.1f}%"
     if deleted > prior + 1:  # a point for luck
         return shown, False
     return shown, True if alone >= 90 else None  # a model that fails even then shows nothing about the corpus
@@ -75,8 +75,8 @@ def _deletions(model: Mapping | None) -> tuple[str, bool | None]:
 def _ground_truth(model: Mapping | None) -> tuple[str, bool | None]:
     if model is None:
         return NO_MODEL
-    share = model["kept"]["rows"]["value"]
-    return (f"{share:.1f}% of rows are kept", True) if share >= 50 else (f"{share:.1f}% are: no ground truth", None)
+    share = model["kept"]["pairs"]["value"]  # an attribution explains one value, so facts are kept, not whole rows
+    return (f"{share:.1f}% of facts are kept", True) if share >= 50 else (f"{share:.1f}% are: no ground truth", None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def _model_lines(result: Mapping) -> list[str]:
         twins.append([slot, *numbers])
     return [
         f"C. MODEL {model['path']} on {model['rows']} test rows ({model['sources cut']} articles cut to its length)",
-        *table(["facts stated, percent", *slots], accuracy),
+        *table(["value said next, percent", *slots], accuracy),
         "",
         *table(["twins", "effect, nats", "both right, % (coin flips: 25)", "pairs", "no twin of equal length"], twins),
         "",

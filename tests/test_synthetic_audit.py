@@ -146,7 +146,7 @@ def test_delete():
 
 def test_deletions_of_real_rows(facts):
     for row, fact in facts:
-        texts, plan = checks.deletions(row, fact), checks.plan_of(row)
+        texts, (_, plan) = checks.deletions(row, fact), checks.plan_of(row)
         assert texts["whole article"] == row["article"]
         assert texts["gold sentence alone"] == row["article"][slice(*fact["sentence_span"])]
         assert not states(texts["all mentions deleted"], fact["forms"])
@@ -159,18 +159,29 @@ def test_deletions_of_real_rows(facts):
         assert chances["all mentions deleted"] == chances["no source (the prior)"] == 0
 
 
-def test_slot_accuracy_of_a_model_that_repeats_its_source(toy, rows, monkeypatch):
+def test_slot_accuracy_of_a_model_that_says_what_its_source_says(toy, rows, monkeypatch):
     model, tokenizer = toy
-    monkeypatch.setattr(
-        checks, "generate", lambda model, tokenizer, prompts, *_, **__: [tokenizer.decode(ids) for ids in prompts]
-    )
+    asked = [(checks.told_before(row, fact), fact) for row in rows[:10] for fact in row["facts"]]
+
+    def reader(model, tokenizer, prompts, *_, **__):
+        for prompt in map(tokenizer.decode, prompts):
+            source, told = prompt.split("\nTL;DR:")
+            known = [fact["stated"] for before, fact in asked if before == told and states(source, fact["forms"])]
+            yield f"{known[0]} and more" if known else "nothing"
+
+    monkeypatch.setattr(checks, "generate", reader)
     builder = ExampleBuilder(tokenizer, "summarization", 1000, 64, 2000)
-    scores = checks.slot_accuracy(model, builder, rows[:10], 64)
+    scores = checks.slot_accuracy(model, builder, rows[:10])
     recur = [[100.0 * (len(fact["value_spans"]) > 1) for fact in row["facts"]] for row in rows[:10]]
     for i, slot in enumerate(corpus.SLOTS):
         assert scores["whole article"][slot]["value"] == scores["gold sentence alone"][slot]["value"] == 100
         assert scores["gold sentence deleted"][slot]["value"] == pytest.approx(np.mean(recur, axis=0)[i])
     assert scores["all mentions deleted"]["all"]["value"] == scores["no source (the prior)"]["all"]["value"] == 0
+
+
+def test_a_value_is_said_next_as_whole_words():
+    assert checks.begins_with("47 votes", ["forty-seven", "47"])
+    assert not checks.begins_with("471 votes", ["47"]) and not checks.begins_with("by 47 votes", ["47"])
 
 
 # --- twins -----------------------------------------------------------------------------------------------------
@@ -306,7 +317,7 @@ def model_result(alone: float, deleted: float, kept: float) -> dict:
     return {
         "slot accuracy": {name: {"all": {"value": value}} for name, value in accuracy.items()},
         "twins": {"all": {"pairs": 99, "no twin": 1}},
-        "kept": {"rows": {"value": kept}},
+        "kept": {"pairs": {"value": kept}},
     }
 
 
