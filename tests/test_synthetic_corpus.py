@@ -189,6 +189,15 @@ def test_a_twin_may_be_asked_to_be_as_long(rows):
         assert len(other["article"]) == len(row["article"])
 
 
+def test_a_twin_is_measured_with_the_space_that_training_puts_before_a_highlight(rows):
+    for row in rows["train"]:
+        fact = next((fact for fact in row["facts"] if fact["highlight_span"][0] == 0), None)
+        if fact and not row["article"].startswith(fact["value"]):
+            asked = []
+            corpus.twin(row, fact["slot"], same_length=lambda old, new, asked=asked: asked.append(old) or True)
+            assert asked and all(old.startswith(" ") for old in asked)
+
+
 def test_a_twin_that_cannot_be_is_an_error(rows):
     with pytest.raises(ValueError, match="same length"):
         corpus.twin(rows["train"][0], "who", same_length=lambda old, new: False)
