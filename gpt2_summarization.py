@@ -120,7 +120,10 @@ def main() -> None:
     best_step = run_files.save_models(trainer, tokenizer, paths, model_args)  # leaves the best weights in the model
     tuned_result = test.score(trainer.model, "tuned")
     say(f"  tuned (step {best_step} of {last_step}): {tuned_result.summary()}")
-    results = {"base": base_result, "tuned": tuned_result, **test.baselines(trainer.model)}
+    baselines = test.baselines(trainer.model)
+    for name, result in baselines.items():
+        say(f"  {name.replace('_', ' ')}: {result.summary()}")
+    results = {"base": base_result, "tuned": tuned_result, **baselines}
     metrics = {
         **{name: result.scores for name, result in results.items()},
         "best_step": best_step,
