@@ -161,7 +161,7 @@ def write_model_cards(
             sizes=sizes,
             training_seconds=training_seconds,
             metrics=metrics,
-            names=[name for name in ("base", "tuned", "lead3", "tuned_shuffled_source") if name in metrics],
+            names=[name for name, scores in metrics.items() if isinstance(scores, dict) and "n" in scores],
             keys=[key for key in metrics["tuned"] if not key.endswith(("_low", "_high"))],
         )
         write_atomically(paths.model_outputs / f"{which}_model" / "README.md", text.encode())

@@ -172,8 +172,7 @@ def token_counter(tokenizers: Sequence) -> Callable[[str], tuple[int, ...]]:
 def equal_twin(row: dict, slot: str, count: Callable[[str], tuple[int, ...]]) -> dict | None:
     """A twin whose article and highlight have as many tokens as the row's; None if none is found.
 
-    The texts are counted too, not only the values: a model reads the highlight with a space before it, which `twin`
-    can't know.
+    The whole texts are counted too, for a tokenizer may join the end of a value with what follows it.
     """
     for seed in range(TWIN_ATTEMPTS):
         try:

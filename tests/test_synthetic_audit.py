@@ -19,6 +19,7 @@ from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.examples import TEMPLATES, ExampleBuilder
 from gpt2_interp.facts import states
 from gpt2_interp.models import add_lora, load_base
+from gpt2_interp.synthetic_news import EVENTS
 from gpt2_interp.synthetic_verdict import promises, report, table, with_bounds
 from tests.toy import N_EMBD, N_POSITIONS
 
@@ -177,6 +178,15 @@ def test_slot_accuracy_of_a_model_that_says_what_its_source_says(toy, rows, monk
         assert scores["whole article"][slot]["value"] == scores["gold sentence alone"][slot]["value"] == 100
         assert scores["gold sentence deleted"][slot]["value"] == pytest.approx(np.mean(recur, axis=0)[i])
     assert scores["all mentions deleted"]["all"]["value"] == scores["no source (the prior)"]["all"]["value"] == 0
+
+
+def test_each_slot_of_each_event_can_be_asked_for():
+    rows = {row["event"]: row for row in corpus.news_rows(300, 0, "test")}
+    assert len(rows) == len(EVENTS)
+    for row in rows.values():
+        for fact in row["facts"]:
+            told = checks.told_before(row, fact)
+            assert told.startswith(" ") and not told.endswith((" ", "\n")) and not states(told, fact["forms"])
 
 
 def test_a_value_is_said_next_as_whole_words():

@@ -221,6 +221,22 @@ def test_pretraining_text_has_no_highlight_and_no_prompt():
     assert not any(target in text for text in texts for target in targets)
 
 
+def test_each_fact_can_be_told_again_with_its_cue_first():
+    """Two wordings at least, for one of them may be the article's own."""
+    keys = {"who": "who", "where": "where", "how_many": "n", "when": "d"}
+    for event, parts in news.EVENTS.items():
+        for slot, key in keys.items():
+            told = [wording for wording in parts[slot][0] if wording.index("[") < wording.index(f"{{{key}}}")]
+            assert len(told) >= 2, (event, slot)
+
+
+def test_pretraining_text_has_no_name_of_split_test():
+    held_out = {word for kind in ("first", "surname", "place") for word in world._pool(kind, True)}
+    seen = {word for text in running_text.pretraining_texts(2000) for word in re.findall(r"[A-Z][a-z]+", text)}
+    assert len(seen) > 1000
+    assert held_out & seen == set()
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="split must be one of"):
         next(corpus.news_rows(1, split="dev"))
