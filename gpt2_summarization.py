@@ -25,6 +25,7 @@ if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
 
 import os  # noqa: E402
 import time  # noqa: E402
+from functools import partial  # noqa: E402
 
 import transformers  # noqa: E402
 from transformers import set_seed  # noqa: E402
@@ -35,6 +36,7 @@ from gpt2_interp.checkpoints import load_finished, newest_checkpoint  # noqa: E4
 from gpt2_interp.corpora import load_corpus  # noqa: E402
 from gpt2_interp.examples import ExampleBuilder  # noqa: E402
 from gpt2_interp.models import add_lora, describe, device_name, load_base  # noqa: E402
+from gpt2_interp.precision import choose_precision, set_precision  # noqa: E402
 from gpt2_interp.probes import choose_probes  # noqa: E402
 from gpt2_interp.recorder import SnapshotRecorder  # noqa: E402
 from gpt2_interp.run_paths import RunPaths  # noqa: E402
@@ -46,7 +48,10 @@ from gpt2_interp.training_curves import draw_training_curves  # noqa: E402
 def main() -> None:
     model_args, data_args, experiment, training = parse_arguments(sys.argv[1:])
     paths = RunPaths(training.run_name, experiment.root)
-    run_files.check_free(paths, experiment)
+    is_main = training.process_index == 0  # the process that measures, scores and writes; without torchrun the only one
+    say = print_now if is_main else (lambda text: None)
+    if is_main:
+        run_files.check_free(paths, experiment)
     transformers.logging.set_verbosity_error()  # warnings that matter are raised as errors or said by us
     transformers.logging.disable_progress_bar()  # bars for reading and writing a file; training keeps its own
     set_seed(training.seed)
@@ -70,10 +75,17 @@ def main() -> None:
     probes = choose_probes(examples["probes"], experiment.probe_samples, seed=training.seed)
 
     # --- the base model, before it learns anything -----------------------------------------------------------
-    run_files.prepare(paths, experiment)
-    test = comparison.TestRows(corpus.test, examples["test"], builder, data_args, experiment, training)
-    base_result = test.score(base.to(training.device), "base")
-    say(f"  base: {base_result.summary()}")
+    tokens = training.per_device_train_batch_size * builder.limit
+    precision = choose_precision(experiment.precision, base.config, training.device, tokens)
+    set_precision(training, precision)
+    experiment.precision = precision.name
+    say(f"  precision: {precision.name} ({precision.why})")
+    autocast = partial(precision.autocast, training.device)
+    test = comparison.TestRows(corpus.test, examples["test"], builder, data_args, experiment, training, autocast)
+    if is_main:
+        run_files.prepare(paths, experiment)
+        base_result = test.score(base.to(training.device), "base")
+        say(f"  base: {base_result.summary()}")
 
     # --- training, a snapshot at every checkpoint ------------------------------------------------------------
     model = add_lora(base, model_args, training.seed) if model_args.tuning == "lora" else base
@@ -114,6 +126,8 @@ def main() -> None:
     if checkpoint is None or not load_finished(trainer, checkpoint):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds["trained"] = time.perf_counter()
+    if not is_main:
+        return
 
     # --- what came out of it ---------------------------------------------------------------------------------
     last_step = trainer.state.global_step
@@ -145,7 +159,7 @@ def main() -> None:
     say(f"  next: analyze_latent_space.py and visualize_metrics.py with --run_name {paths.run_name}")
 
 
-def say(text: str) -> None:
+def print_now(text: str) -> None:
     print(text, flush=True)
 
 

@@ -115,6 +115,12 @@ class ExperimentArguments:
     _argument_group_name = "experiment"
 
     probe_samples: int = flag(256, "Held-out examples that every snapshot measures.")
+    precision: str = flag(
+        "auto",
+        "fp32, bf16 or fp16 (autocast; weights and optimizer stay fp32), or auto: what trains a block of this model "
+        "faster on this device.",
+        choices=["auto", "fp32", "bf16", "fp16"],
+    )
     num_beams: int = flag(1, "Beams when summaries are generated; 1 is greedy.")
     samples_per_checkpoint: int = flag(4, "Outputs generated at every checkpoint, for TensorBoard and samples.jsonl.")
     resume: bool = flag(False, "Go on from the newest checkpoint of this --run_name.")
@@ -145,6 +151,8 @@ class RunTrainingArguments(TrainingArguments):
 
 # Flags of TrainingArguments that this pipeline decides itself.
 REFUSED = {
+    "--bf16": "give --precision bf16",
+    "--fp16": "give --precision fp16",
     "--output_dir": "checkpoints go to checkpoints/<run_name>; give --run_name",
     "--resume_from_checkpoint": "--resume finds the newest checkpoint of the run",
     "--load_best_model_at_end": "best_model/ and final_model/ are both kept",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,11 @@ class TestRows:
         data: DataArguments,
         experiment: ExperimentArguments,
         training,
+        autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ):
+        """autocast: the precision of training, in which outputs and losses are computed too."""
         self.builder, self.data, self.experiment, self.training = builder, data, experiment, training
+        self.autocast = autocast
         self.tokenizer = builder.tokenizer
         self.examples = list(examples)
         self.is_summarization = data.task == "summarization"
@@ -84,6 +88,7 @@ class TestRows:
             seed=self.training.seed,
             batch_size=4 * self.training.per_device_eval_batch_size // self.experiment.num_beams or 1,
             description=description,
+            context=self.autocast,
         )
 
     def sample(self, model) -> list[str]:
@@ -93,16 +98,15 @@ class TestRows:
     def score(self, model, name: str) -> Result:
         """Loss and perplexity, with ROUGE of generated summaries, or the perplexity under a shuffled prompt."""
         model.eval()
-        batch_size, pad_id = self.training.per_device_eval_batch_size, self.tokenizer.pad_token_id
+        batch_size = self.training.per_device_eval_batch_size
         scores: dict[str, float] = {"n": len(self.examples)}
         outputs = self._generate(model, self.prompts, f"{name}: generating")
         if self.is_summarization:
             scores |= self._text_scores(outputs)
-        scores |= loss_scores(target_losses(model, self.examples, pad_id, batch_size))
+        scores |= loss_scores(target_losses(model, self.examples, batch_size, self.autocast))
         if not self.is_summarization and any(example.source_ids for example in self.examples):
-            shuffled = target_losses(
-                model, shuffled_prompts(self.examples, self.builder.n_positions), pad_id, batch_size
-            )
+            others = shuffled_prompts(self.examples, self.builder.n_positions)
+            shuffled = target_losses(model, others, batch_size, self.autocast)
             scores |= loss_scores(shuffled, "_shuffled_prompt")
         return Result(scores, outputs)
 

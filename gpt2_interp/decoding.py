@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from tqdm import tqdm
@@ -20,13 +20,15 @@ def generate(
     seed: int = 0,
     batch_size: int = 16,
     description: str = "generating",
+    context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> list[str]:
     """Continuations (new tokens only, special tokens removed) of all prompts, in their order.
 
     Greedy or beam search; with `top_p`, nucleus sampling from `seed`, which leaves the global random state as it was.
 
     Prompts are sorted by length and left-padded, so that every row's next token stands in the last column; padding is
-    masked. Every prompt must leave room for `max_new_tokens` in the context.
+    masked. Every prompt must leave room for `max_new_tokens` in the context. `context`: the autocast of training, if
+    any.
     """
     limit = model.config.n_positions
     assert all(prompts) and max(map(len, prompts)) + max_new_tokens <= limit, "cut prompts before generating"
@@ -34,7 +36,8 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts: list[str] = [""] * len(prompts)
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices, enabled=top_p is not None), _eval_mode(model):
+    with torch.random.fork_rng(devices=devices, enabled=top_p is not None), _eval_mode(model), context():
+        # one autocast around all steps: weights are cast once, not for every token
         if top_p is not None:
             torch.manual_seed(seed)
         for start in tqdm(range(0, len(order), batch_size), desc=description, leave=False):

@@ -12,11 +12,11 @@ import datasets
 import evaluate
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from rouge_score import rouge_scorer, scoring
 from scipy.stats import bootstrap
 
-from gpt2_interp.examples import IGNORED, Example, collate
+from gpt2_interp.examples import IGNORED, Example
+from gpt2_interp.packing import pack, packed_attention, packed_token_losses
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 RESAMPLES = 2000
@@ -35,12 +35,19 @@ class TargetLosses:
     def mean_per_token(self) -> float:
         return float(self.total.sum() / self.tokens.sum())
 
+    @staticmethod
+    def merge(shares: Sequence[TargetLosses]) -> TargetLosses:
+        """Losses of examples dealt out in turn: share r has examples r, r + len(shares), ..."""
+        total, tokens = (np.concatenate([getattr(share, name) for share in shares]) for name in ("total", "tokens"))
+        dealt = np.concatenate([np.arange(len(share.total)) * len(shares) + r for r, share in enumerate(shares)])
+        order = np.argsort(dealt)
+        return TargetLosses(total[order], tokens[order])
+
 
 @torch.inference_mode()
 def target_losses(
     model,
     examples: Sequence[Example],
-    pad_id: int,
     batch_size: int,
     context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> TargetLosses:
@@ -50,22 +57,15 @@ def target_losses(
     device = next(model.parameters()).device
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
     total, tokens = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = {k: v.to(device) for k, v in collate([examples[i] for i in rows], pad_id).items()}
-        targets = batch["labels"][:, 1:]
-        positions = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
-        with context():
-            logits = model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                logits_to_keep=positions,
-                use_cache=False,
-            ).logits  # [rows, kept, vocab]
-        kept = targets[:, positions]
-        losses = F.cross_entropy(logits.float().transpose(1, 2), kept, ignore_index=IGNORED, reduction="none")
-        total[rows] = losses.sum(dim=1).double().cpu().numpy()
-        tokens[rows] = (kept != IGNORED).sum(dim=1).cpu().numpy()
+    with packed_attention(model):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = {name: tensor.to(device) for name, tensor in pack([examples[i] for i in rows]).items()}
+            with context():
+                losses = packed_token_losses(model, batch)  # [supervised tokens of all rows]
+            tokens[rows] = [sum(label != IGNORED for label in examples[i].labels[1:]) for i in rows]
+            for i, of_row in zip(rows, losses.double().cpu().split(tokens[rows].tolist()), strict=True):
+                total[i] = of_row.sum()
     model.train(was_training)
     return TargetLosses(total, tokens)
 

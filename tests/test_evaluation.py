@@ -74,7 +74,7 @@ def example(identity, source, target):
 def test_target_losses_equal_one_by_one(toy_base):
     model = GPT2LMHeadModel.from_pretrained(toy_base).eval()
     examples = [example("a", range(10, 30), [7, 8, 0]), example("b", [9], [4, 0]), example("c", [], [3, 4, 5, 6, 0])]
-    losses = target_losses(model, examples, pad_id=0, batch_size=2)
+    losses = target_losses(model, examples, batch_size=2)
     for i, one in enumerate(examples):
         with torch.no_grad():
             mean = model(**collate([one], 0)).loss.item()

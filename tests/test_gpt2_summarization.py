@@ -21,6 +21,7 @@ SMALL = [
     "--max_train_samples=40", "--max_eval_samples=8", "--max_predict_samples=6", "--probe_samples=8",
     "--max_target_length=24", "--max_steps=6", "--save_steps=3", "--logging_steps=1",
     "--per_device_train_batch_size=2", "--learning_rate=1e-3", "--samples_per_checkpoint=2", "--use_cpu",
+    "--precision=fp32",
 ]  # fmt: skip
 NEWS = ["--dataset_name=synthetic_news", "--max_source_length=200"]
 

@@ -10,7 +10,7 @@ from transformers import GPT2LMHeadModel, TrainingArguments
 from gpt2_interp.examples import ExampleBuilder, collate
 from gpt2_interp.models import load_tokenizer
 from gpt2_interp.synthetic_corpus import news_rows
-from gpt2_interp.trainer import LengthGroups, SupervisedTrainer, supervised_loss
+from gpt2_interp.trainer import EpochOrder, SupervisedTrainer
 
 
 @pytest.fixture(scope="module")
@@ -27,26 +27,6 @@ def model(toy_base):
 def examples(tokenizer):
     rows = [{"id": r["id"], "source": r["article"], "target": r["highlights"]} for r in news_rows(12)]
     return ExampleBuilder(tokenizer, "summarization", 60, 40, 384).build(rows)[0]
-
-
-def test_loss_and_gradients_equal_hugging_faces(model, tokenizer, examples):
-    batch = collate(examples[:5], tokenizer.pad_token_id)
-    theirs = model(**batch).loss  # mean over supervised tokens, logits at every position
-    theirs.backward()
-    gradients = [p.grad.clone() for p in model.parameters()]
-    model.zero_grad()
-    ours = supervised_loss(model, batch, None)
-    ours.backward()
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
-    for p, gradient in zip(model.parameters(), gradients, strict=True):
-        torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-6)
-
-
-def test_plain_text_loss_equals_hugging_faces(model, tokenizer):
-    builder = ExampleBuilder(tokenizer, "creative_writing", 60, 40, 384)
-    texts, _ = builder.build([{"id": r["id"], "source": "", "target": r["article"]} for r in news_rows(3)])
-    batch = collate(texts, tokenizer.pad_token_id)
-    assert supervised_loss(model, batch, None).item() == pytest.approx(model(**batch).loss.item(), rel=1e-6)
 
 
 def trainer(toy_base, tokenizer, examples, folder, **arguments):
@@ -102,23 +82,51 @@ def test_evaluation_weighs_tokens_alike(toy_base, tokenizer, examples, tmp_path,
     assert copy.copy(t.state.log_history[-1])["eval_loss"] == metrics["eval_loss"]
 
 
+def order(lengths, epoch=0, seed=0, grouped=True):
+    return list(EpochOrder(lengths, 4, grouped, seed, lambda: epoch))
+
+
+@pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("n", [3, 47, 400])
-def test_length_groups_are_a_shuffled_partition(n):
+def test_an_epochs_order_is_a_shuffled_partition(n, grouped):
     lengths = [(7 * i) % 41 + 1 for i in range(n)]
-    torch.manual_seed(0)
-    first, second = list(LengthGroups(4, lengths=lengths)), list(LengthGroups(4, lengths=lengths))
+    first, second = order(lengths, 0, grouped=grouped), order(lengths, 1, grouped=grouped)
     assert sorted(first) == sorted(second) == list(range(n))
+    torch.manual_seed(12345)
+    torch.rand(7)
+    assert order(lengths, 0, grouped=grouped) == first  # whatever else used random numbers
     if n > 4:
         assert first != second  # another order every epoch
-        assert lengths[first[0]] == max(lengths)
+        assert first != order(lengths, 0, seed=1, grouped=grouped)
+        assert not grouped or lengths[first[0]] == max(lengths)
 
 
-def test_length_groups_are_alike_inside_and_come_in_no_order():
+def test_grouped_batches_are_alike_inside_and_come_in_no_order():
     lengths = [(7 * i) % 41 + 1 for i in range(800)]
-    torch.manual_seed(0)
-    order = [lengths[i] for i in LengthGroups(4, lengths=lengths)]
-    batches = [order[k : k + 4] for k in range(0, 800, 4)][1:]  # the first holds the longest, wherever that was
+    found = [lengths[i] for i in order(lengths)]
+    batches = [found[k : k + 4] for k in range(0, 800, 4)][1:]  # the first holds the longest, wherever that was
     assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 2  # about 25 in random batches
     means = [sum(batch) / 4 for batch in batches]
     falls = sum(b < a for a, b in zip(means, means[1:], strict=False))
     assert 0.4 < falls / len(means) < 0.6  # nearly 1 in Hugging Face's order
+
+
+def test_every_epoch_trains_every_example_once_in_a_new_order(toy_base, tokenizer, examples, tmp_path):
+    seen = []
+
+    class Watching(SupervisedTrainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            seen.extend(inputs["ids"])
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    model = GPT2LMHeadModel.from_pretrained(toy_base)
+    args = TrainingArguments(
+        output_dir=tmp_path, num_train_epochs=3, per_device_train_batch_size=5, save_strategy="no", disable_tqdm=True,
+        train_sampling_strategy="random", use_cpu=True,
+    )  # fmt: skip
+    Watching(
+        model=model, args=args, train_examples=examples, eval_examples=examples, processing_class=tokenizer
+    ).train()
+    epochs = [seen[i : i + len(examples)] for i in range(0, len(seen), len(examples))]
+    assert len(epochs) == 3 and all(sorted(epoch) == sorted(e.id for e in examples) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
