@@ -34,6 +34,8 @@ from gpt2_interp.arguments import as_settings, parse_arguments  # noqa: E402
 from gpt2_interp.checkpoints import load_finished, newest_checkpoint  # noqa: E402
 from gpt2_interp.corpora import load_corpus  # noqa: E402
 from gpt2_interp.examples import ExampleBuilder  # noqa: E402
+from gpt2_interp.hparams import write_hparams  # noqa: E402
+from gpt2_interp.memory import settle_batch  # noqa: E402
 from gpt2_interp.models import add_lora, describe, device_name, load_base  # noqa: E402
 from gpt2_interp.probes import choose_probes  # noqa: E402
 from gpt2_interp.recorder import SnapshotRecorder  # noqa: E402
@@ -83,6 +85,8 @@ def main() -> None:
         f"({100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%)"
     )
     store = SnapshotStore(paths)
+    recorded = store.run_info()["arguments"] if experiment.resume and store.run_file.is_file() else None
+    say(f"  {settle_batch(experiment, training, model, examples['train'], recorded)}")
     run_info = {
         "task": data_args.task,
         "tuning": model_args.tuning,
@@ -132,6 +136,7 @@ def main() -> None:
     }
     comparison.write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
     comparison.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
+    write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
     training_seconds = seconds["trained"] - seconds["training"]
     steps = {"best": best_step, "final": last_step}

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from gpt2_interp.evaluation import perplexity, target_losses
 from gpt2_interp.examples import IGNORED, Example, collate
+from gpt2_interp.pace import Pace
+from gpt2_interp.progress import Progress
 
 
 class ExampleDataset(Dataset):
@@ -84,6 +86,24 @@ class SupervisedTrainer(Trainer):
             data_collator=partial(collate_items, pad_id=pad_id),
             **kwargs,
         )
+        self.pace = Pace(self.args.device)
+        self.add_callback(self.pace)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(Progress())
+
+    def get_batch_samples(self, *args, **kwargs):
+        self.pace.start()
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self.pace.count(batches)
+        return batches, items
+
+    def log(self, logs, start_time=None):
+        if "train_runtime" in logs:
+            return  # Trainer's last line: means over this session, which after a resume are not the run's
+        if "loss" in logs:
+            logs |= self.pace.scalars(self.args, self.state, self.accelerator.reduce)
+        super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset=None):
         if self.args.train_sampling_strategy != "group_by_length":
