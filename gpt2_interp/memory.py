@@ -20,7 +20,9 @@ EFFECTIVE_BATCH_SIZE = 16  # examples of an optimizer step where no flag says it
 USABLE = 0.8  # of what is free; the rest is for evaluation, generation, snapshots and for the estimate's error
 CPU_TOKENS = 2048  # of a micro-batch: on a CPU, larger ones are no faster (docs/decisions.md)
 LOGIT_BYTES = 12  # per supervised position and token of the vocabulary: logits, log-probabilities, their gradient
-ALLOCATOR = 1.5  # memory held over memory in use where tensors of many sizes come and go; 1.2 to 1.6 in most runs
+# Memory held over memory in use where tensors of many sizes come and go: glibc's heap takes half as much again.
+ALLOCATOR = {"cpu": 1.5, "cuda": 1.2, "mps": 1.2}
+CHECKPOINTED_LAYERS = 4  # whose worth is held at a time: one computed again, its gradients, and what they left behind
 
 
 # --- what there is ---------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def training_bytes(model, training, rows: int, tokens: int, targets: int) -> int
     - the tied embedding's gradient: 3 copies in float32, of its two uses and their sum beside the earlier steps'
     - per token and layer: 8 d (inputs of the LayerNorms, float32) + b d (10 + 16 + 2): LayerNorm outputs, q, k, v,
       attention output and what the second MLP matrix multiplies; gelu_new's four intermediates (4 d where it is one
-      kernel); masks of two dropouts. With activation checkpointing 4 d, and two layers' worth at a time in full
+      kernel); masks of two dropouts. With activation checkpointing 4 d, and CHECKPOINTED_LAYERS in full
     - attention that keeps its maps (eager, and dropout on it on a CPU): 3 n_head tokens values more per token and layer
     - per supervised position: LOGIT_BYTES n_vocab
     What is kept per token is multiplied by ALLOCATOR. Against measured peaks: docs/decisions.md.
@@ -111,8 +113,8 @@ def training_bytes(model, training, rows: int, tokens: int, targets: int) -> int
         per_layer += 3 * b * config.n_head * tokens
     per_token = layers * per_layer
     if training.activation_checkpointing:
-        per_token = layers * 4 * width + 2 * per_layer
-    per_row = ALLOCATOR * tokens * per_token + targets * LOGIT_BYTES * config.vocab_size
+        per_token = layers * 4 * width + min(layers, CHECKPOINTED_LAYERS) * per_layer
+    per_row = ALLOCATOR[training.device.type] * tokens * per_token + targets * LOGIT_BYTES * config.vocab_size
     return int(fixed + rows * per_row)
 
 
@@ -167,8 +169,9 @@ def settle_batch(
         training.per_device_train_batch_size, training.gradient_accumulation_steps = chosen
     rows, accumulated = training.per_device_train_batch_size, training.gradient_accumulation_steps
     experiment.effective_batch_size = rows * accumulated * processes
+    times = f" x {processes} processes" if processes > 1 else ""
     return (
-        f"batch: {rows} examples x {accumulated} accumulated{f' x {processes} processes' if processes > 1 else ''} = "
+        f"batch: {rows} example{'s' if rows > 1 else ''} x {accumulated} accumulated{times} = "
         f"{experiment.effective_batch_size} a step (about {_gb(estimate(rows))} of {_gb(available)} free)"
     )
 

@@ -60,9 +60,7 @@ SCALARS: Sequence[Scalar] = (
         "before the first checkpoint nothing is known of what one takes, so it is too little; scoring the test rows "
         "at the end is not in it",
     ),
-    Scalar(
-        "eval/loss", "nats/token", "negative log-likelihood of the validation rows' targets, all tokens alike"
-    ),
+    Scalar("eval/loss", "nats/token", "negative log-likelihood of the validation rows' targets, all tokens alike"),
     Scalar("eval/perplexity", "1", "exp of eval/loss"),
     Scalar("eval/runtime", "s", "time that this evaluation took"),
     Scalar(
