@@ -150,9 +150,11 @@ def settle_batch(
     def estimate(rows: int) -> int:
         return training_bytes(model, training, rows, tokens, targets)
 
-    loaded = sum(p.numel() * p.element_size() for p in model.parameters())  # is in the estimate, and no longer free
-    # Every process must come to the same choice.
-    available = min(gather_object([free_bytes(training.device) + loaded]))
+    available = free_bytes(training.device)
+    # The estimate has the weights, which are there already; but on a CPU the recorder will take a copy as large.
+    if training.device.type != "cpu":
+        available += sum(p.numel() * p.element_size() for p in model.parameters())
+    available = min(gather_object([available]))  # every process must come to the same choice
     if training.per_device_train_batch_size is None:
         effective = experiment.effective_batch_size or EFFECTIVE_BATCH_SIZE
         chosen = _recorded_batch(recorded, effective if experiment.effective_batch_size else None)
