@@ -35,6 +35,8 @@ from gpt2_interp.arguments import as_settings, parse_arguments  # noqa: E402
 from gpt2_interp.checkpoints import load_finished, newest_checkpoint  # noqa: E402
 from gpt2_interp.corpora import load_corpus  # noqa: E402
 from gpt2_interp.examples import ExampleBuilder  # noqa: E402
+from gpt2_interp.hparams import write_hparams  # noqa: E402
+from gpt2_interp.memory import settle_batch  # noqa: E402
 from gpt2_interp.models import add_lora, describe, device_name, load_base  # noqa: E402
 from gpt2_interp.precision import choose_precision, set_precision  # noqa: E402
 from gpt2_interp.probes import choose_probes  # noqa: E402
@@ -75,8 +77,9 @@ def main() -> None:
     probes = choose_probes(examples["probes"], experiment.probe_samples, seed=training.seed)
 
     # --- the base model, before it learns anything -----------------------------------------------------------
-    tokens = training.per_device_train_batch_size * builder.limit
-    precision = choose_precision(experiment.precision, base.config, training.device, tokens)
+    store = SnapshotStore(paths)
+    recorded = store.run_info()["arguments"] if experiment.resume and store.run_file.is_file() else {}
+    precision = choose_precision(recorded.get("precision", experiment.precision), base.config, training.device)
     set_precision(training, precision)
     experiment.precision = precision.name
     say(f"  precision: {precision.name} ({precision.why})")
@@ -94,7 +97,7 @@ def main() -> None:
         f"  {sizes['trainable_parameters']:,} of {sizes['parameters']:,} parameters are trained "
         f"({100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%)"
     )
-    store = SnapshotStore(paths)
+    say(f"  {settle_batch(experiment, training, model, examples['train'], recorded)}")
     run_info = {
         "task": data_args.task,
         "tuning": model_args.tuning,
@@ -146,6 +149,7 @@ def main() -> None:
     }
     comparison.write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
     comparison.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
+    write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
     training_seconds = seconds["trained"] - seconds["training"]
     steps = {"best": best_step, "final": last_step}

@@ -114,6 +114,12 @@ class DataArguments:
 class ExperimentArguments:
     _argument_group_name = "experiment"
 
+    effective_batch_size: int | None = flag(
+        None,
+        "Examples of one optimizer step, over all devices and accumulated batches; 16 where neither "
+        "--per_device_train_batch_size nor --gradient_accumulation_steps is given, and those two are then chosen by "
+        "the memory that is free.",
+    )
     probe_samples: int = flag(256, "Held-out examples that every snapshot measures.")
     precision: str = flag(
         "auto",
@@ -136,6 +142,12 @@ class RunTrainingArguments(TrainingArguments):
 
     report_to: None | str | list[str] = flag(
         "tensorboard", "Where scalars go; tensorboard writes under logs/<run_name>."
+    )
+    per_device_train_batch_size: int | None = flag(
+        None, "Examples that a device takes at a time; see --effective_batch_size."
+    )
+    gradient_accumulation_steps: int | None = flag(
+        None, "Batches whose gradients are added up before an optimizer step; see --effective_batch_size."
     )
     logging_steps: float = flag(10, "Log loss, learning rate and gradient norm every so many steps.")
     save_steps: float = flag(500, "Checkpoint, snapshot and evaluation every so many steps (< 1: share of the run).")
@@ -311,9 +323,40 @@ def validate(
         raise InputError("--num_beams must be at least 1.")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("--save_strategy must be steps or epoch: a snapshot belongs to every checkpoint.")
+    if training.n_gpu > 1:
+        training._n_gpu = 1  # one process, one device: torchrun takes several (nn.DataParallel would cut packed rows)
+    complete_batch(experiment, training)
     # A checkpoint is evaluated, so that best_model/ can be chosen among them.
     training.eval_strategy = training.save_strategy
     training.eval_steps = training.save_steps
+
+
+def complete_batch(experiment: ExperimentArguments, training: TrainingArguments) -> None:
+    """The batch size or the accumulation that follows from the flags; both stay None where memory is to decide.
+
+    What a preset says counts as given. Raises InputError.
+    """
+    rows, accumulated = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    effective = experiment.effective_batch_size
+    given = {
+        "effective_batch_size": effective,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": accumulated,
+    }
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1.")
+    if rows is None and accumulated is None:
+        return
+    processes = training.world_size
+    known = (rows or 1) * (accumulated or 1) * processes
+    if effective is not None:
+        if effective % known or (rows and accumulated and effective != known):
+            names = " and ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+            raise InputError(f"{names} contradict each other on {processes} device(s): leave one of them out.")
+        rows, accumulated = rows or effective // known, accumulated or effective // known
+    training.per_device_train_batch_size = rows or 8  # as the Trainer has it
+    training.gradient_accumulation_steps = accumulated or 1
 
 
 def as_settings(*groups: Any) -> dict[str, Any]:

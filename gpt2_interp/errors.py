@@ -10,10 +10,10 @@ class InputError(Exception):
     """Something the user gave is wrong. The message is one sentence: what is wrong and what to do."""
 
 
+LESS_MEMORY = "shorten --max_source_length, use --activation_checkpointing or --tuning lora, or take a smaller model"
 MEMORY_ADVICE = (
-    "halve --per_device_train_batch_size and double --gradient_accumulation_steps, shorten --max_source_length, "
-    "lower --per_device_eval_batch_size or --probe_samples, use --activation_checkpointing or --tuning lora, or take "
-    "a smaller model; --resume goes on from the last checkpoint."
+    "halve --per_device_train_batch_size and double --gradient_accumulation_steps, lower --per_device_eval_batch_size "
+    f"or --probe_samples, {LESS_MEMORY}; --resume goes on from the last checkpoint."
 )
 
 

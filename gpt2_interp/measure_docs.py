@@ -1,7 +1,10 @@
-"""docs/metrics.md from the measure table:  python -m gpt2_interp.measure_docs > docs/metrics.md"""
+"""docs/metrics.md from the tables of measures and scalars:  python -m gpt2_interp.measure_docs > docs/metrics.md"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from gpt2_interp.scalars import SCALARS, SCORES, Scalar
 from gpt2_interp.snapshots import MEASURES, Measure
 
 FOLDERS = {
@@ -14,7 +17,8 @@ FOLDERS = {
 INTRODUCTION = """\
 # Every number, defined
 
-Written by `python -m gpt2_interp.measure_docs` from the measure table in `gpt2_interp/snapshots.py`; a test keeps it so.
+Written by `python -m gpt2_interp.measure_docs` from the tables in `gpt2_interp/snapshots.py` and
+`gpt2_interp/scalars.py`; tests keep it so.
 
 A **snapshot** is what was measured on the same held-out probes at one optimizer step; step 0 is the untouched base.
 Values are float32, from eval-mode forward passes, kept per probe, averaged over positions inside a probe first and then
@@ -29,33 +33,21 @@ Bands in the figures are 95% bootstrap intervals over probes. They say how well 
 known. They don't say that a change came from learning the task: there is no null beside it yet.
 """
 
-SCALARS = """\
+SCALAR_INTRODUCTION = """\
 ## Scalars
 
-In TensorBoard under `logs/<run>/`, and in `interpretability_metrics/<run>/training_log.jsonl` under the names in
-parentheses.
+In TensorBoard under `logs/<run>/`. Those of `train/` and `eval/` are also in
+`interpretability_metrics/<run>/training_log.jsonl`, `train/loss` as `loss` and `eval/loss` as `eval_loss`, beside `step`.
+Those of `hparams/` are written at the end of a run for the HPARAMS tab, with the run's main settings; so are those of
+`rouge/`. Generated samples are under TEXT, at every checkpoint.
+"""
 
-| scalar | meaning |
-|---|---|
-| `train/loss` (`loss`) | mean negative log-likelihood of supervised tokens since the last log line, nats/token; dropout on |
-| `train/learning_rate` (`learning_rate`) | of the step |
-| `train/grad_norm` (`grad_norm`) | norm of the whole gradient of the step, before clipping, after accumulation |
-| `train/epoch` (`epoch`) | passes over the training rows |
-| `eval/loss` (`eval_loss`) | negative log-likelihood of the validation rows' target tokens, all tokens alike, nats/token |
-| `eval/perplexity` (`eval_perplexity`) | exp of it |
-| `rouge/rouge1`, `rouge2`, `rougeL`, `rougeLsum` | of generated summaries of the test rows, F1 x 100: the base at step 0, the tuned model at the last step |
+SCORE_INTRODUCTION = """\
+## Scores
 
-`model_outputs/<run>/metrics.json` has, for `base`, `tuned` (best_model), `lead3` and, where the facts of the references are
-known, `tuned_shuffled_source` (the tuned model on the next row's article), each with 95% bootstrap bounds over rows (`_low`,
-`_high`):
-
-| score | meaning |
-|---|---|
-| `rouge1`, `rouge2`, `rougeL`, `rougeLsum` | mean F1 x 100 over the test rows (rouge_score, stemmed; for Lsum one sentence a line) |
-| `fact_recall`, and `fact_recall_<slot>` | share (%) of the references' values (who, where, how many, when) that the outputs state, in any of their forms; embedded news only |
-| `loss`, `perplexity` | of the reference targets, all tokens alike, nats/token, and its exp |
-| `loss_shuffled_prompt`, `perplexity_shuffled_prompt` | the same targets behind another row's prompt (creative writing) |
-| `n` | test rows |
+`model_outputs/<run>/metrics.json` has them for `base`, `tuned` (best_model), `lead3` and, where the facts of the references
+are known, `tuned_shuffled_source` (the tuned model on the next row's article), each with 95% bootstrap bounds over rows
+(`_low`, `_high`).
 """
 
 
@@ -67,8 +59,16 @@ def markdown() -> str:
             f"## {title}\n\n`{place}`\n" if "/" in place else f"## {title}\n\n{place[0].upper()}{place[1:]}.\n"
         )
         parts += [_entry(measure) for measure in MEASURES if measure.folder == folder]
-    parts.append(SCALARS)
+    parts += [SCALAR_INTRODUCTION, _table("scalar", SCALARS), SCORE_INTRODUCTION, _table("score", SCORES)]
     return "\n".join(parts)
+
+
+def _table(title: str, scalars: Sequence[Scalar]) -> str:
+    lines = [f"| {title} | unit | meaning |", "|---|---|---|"]
+    for scalar in scalars:
+        caution = f". Caution: {scalar.caution}" if scalar.caution else ""
+        lines.append(f"| `{scalar.name}` | {scalar.unit} | {scalar.meaning}{caution} |")
+    return "\n".join(lines) + "\n"
 
 
 def _entry(measure: Measure) -> str:

@@ -17,6 +17,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FUSED_GELU = "gelu_pytorch_tanh"  # what training runs: see models.fuse_gelu
 WORTH_IT = 1.15  # a lower precision must be faster by this factor
 TRIALS = 4
+TOKENS = 1024  # of a batch
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,16 @@ def set_precision(training: TrainingArguments, precision: Precision) -> None:
     training.mixed_precision = "no" if precision.dtype is None else precision.name
 
 
-def choose_precision(wanted: str, config: GPT2Config, device: torch.device, tokens: int) -> Precision:
+def choose_precision(wanted: str, config: GPT2Config, device: torch.device) -> Precision:
     """The wanted precision, or for "auto" what trains one block of this model faster on this device.
 
-    tokens: of one batch. The lower precision is bfloat16 where the device computes it natively, else float16 (CUDA).
+    The lower precision is bfloat16 where the device computes it natively, else float16 (CUDA).
     """
     if wanted != "auto":
         return Precision(wanted, "as asked for")
     lower = "fp16" if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False) else "bf16"
     try:
-        seconds = block_seconds(config, device, tokens, ("fp32", lower))
+        seconds = block_seconds(config, device, ("fp32", lower))
     except RuntimeError as error:  # autocast that this device or torch build does not have
         return Precision("fp32", f"{lower} does not run here: {str(error).splitlines()[0]}")
     factor = seconds["fp32"] / seconds[lower]
@@ -60,12 +61,10 @@ def choose_precision(wanted: str, config: GPT2Config, device: torch.device, toke
     return Precision("fp32", f"{lower} would be {factor:.1f} times as fast here")
 
 
-def block_seconds(
-    config: GPT2Config, device: torch.device, tokens: int, precisions: tuple[str, ...]
-) -> dict[str, float]:
+def block_seconds(config: GPT2Config, device: torch.device, precisions: tuple[str, ...]) -> dict[str, float]:
     """Seconds of one block's forward and backward pass in each precision: the least of a few, taken in turns."""
-    length = min(tokens, config.n_positions)
-    rows = max(1, tokens // length)
+    length = min(TOKENS, config.n_positions)
+    rows = TOKENS // length
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         config = GPT2Config(**{**config.to_dict(), "attn_implementation": "sdpa", "activation_function": FUSED_GELU})
         block = GPT2Block(config, layer_idx=0).to(device)

@@ -23,6 +23,7 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.measures.gradients import GradientShares, grad_matrix_names
 from gpt2_interp.measures.weights import find_gpt2, matrix_names, reference_weights, weight_change
 from gpt2_interp.models import describe
+from gpt2_interp.pace import checkpoints_after
 from gpt2_interp.probes import ProbeSet
 from gpt2_interp.snapshots import POOLINGS, REGIONS, STORED, SnapshotStore
 
@@ -165,9 +166,9 @@ class SnapshotRecorder(TrainerCallback):
         )
         steps = self.store.steps()
         seconds = f" and {self.store.manifest(steps[-1])['seconds']:.1f} s" if steps else ""
-        n = len(self.probe_set.examples)
+        n, to_come = len(self.probe_set.examples), checkpoints_after(state.global_step, args, state)
         tqdm.write(
-            f"snapshots: {_planned(args, state)} to come after step {state.global_step}, on {n} probes, each "
+            f"snapshots: {to_come} to come after step {state.global_step}, on {n} probes, each "
             f"about {bytes_each / 1e6:.1f} MB{seconds}, in {self.store.paths.metrics}"
         )
 
@@ -213,13 +214,3 @@ def axis_labels(gpt2: GPT2LMHeadModel, probe_set: ProbeSet) -> dict[str, Any]:
         "matrix": matrix_names(gpt2),
         "grad_matrix": grad_matrix_names(gpt2),
     }
-
-
-def _planned(args, state) -> int:
-    """How many checkpoints, and so snapshots, the rest of training will have; the last step always has one."""
-    left = state.max_steps - state.global_step
-    if args.save_strategy == "steps":
-        return -(-state.max_steps // state.save_steps) - state.global_step // state.save_steps
-    if args.save_strategy == "epoch":
-        return math.ceil(left / state.max_steps * args.num_train_epochs)
-    return 1 if left else 0

@@ -9,12 +9,14 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
 from torch.utils.tensorboard import SummaryWriter
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from gpt2_interp.evaluation import TargetLosses, perplexity, target_losses
 from gpt2_interp.examples import IGNORED, Example
+from gpt2_interp.pace import Pace
 from gpt2_interp.packing import pack, packed_attention, packed_loss
+from gpt2_interp.progress import Progress
 
 
 class ExampleDataset(Dataset):
@@ -82,6 +84,24 @@ class SupervisedTrainer(Trainer):
             **kwargs,
         )
         self.loss_is_scaled_for_ga = True  # packed_loss divides by the whole accumulated batch's tokens
+        self.pace = Pace(self.args.device)
+        self.add_callback(self.pace)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(Progress())
+
+    def get_batch_samples(self, *args, **kwargs):
+        self.pace.start()
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self.pace.count(batches)
+        return batches, items
+
+    def log(self, logs, start_time=None):
+        if "train_runtime" in logs:
+            return  # Trainer's last line: means over this session, which after a resume are not the run's
+        if "loss" in logs:
+            logs |= self.pace.scalars(self.args, self.state, self.accelerator.reduce)
+        super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset=None):
         if self.args.train_sampling_strategy == "sequential":

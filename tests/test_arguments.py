@@ -78,6 +78,45 @@ def test_bad_arguments_get_a_sentence(argv, words):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("flags", "rows", "accumulated"),
+    [
+        ([], None, None),
+        (["--effective_batch_size=32"], None, None),
+        (["--per_device_train_batch_size=4"], 4, 1),
+        (["--gradient_accumulation_steps=4"], 8, 4),
+        (["--per_device_train_batch_size=4", "--effective_batch_size=32"], 4, 8),
+        (["--gradient_accumulation_steps=4", "--effective_batch_size=32"], 8, 4),
+        (["--per_device_train_batch_size=2", "--gradient_accumulation_steps=3"], 2, 3),
+        (["--per_device_train_batch_size=2", "--gradient_accumulation_steps=3", "--effective_batch_size=6"], 2, 3),
+    ],
+)
+def test_batch_sizes_follow_from_each_other(flags, rows, accumulated):
+    training = parse_arguments([*RANDOM_NEWS, "--use_cpu", *flags])[3]
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (rows, accumulated)
+
+
+def test_a_presets_batch_size_counts_as_given():
+    training = parse_arguments(["quickstart", "--use_cpu", "--effective_batch_size=64"])[3]
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (16, 4)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--per_device_train_batch_size=4", "--gradient_accumulation_steps=2", "--effective_batch_size=16"],
+        ["--per_device_train_batch_size=5", "--effective_batch_size=16"],
+        ["--gradient_accumulation_steps=32", "--effective_batch_size=16"],
+    ],
+)
+def test_batch_sizes_that_contradict_each_other_are_named(flags):
+    with pytest.raises(InputError) as error:
+        parse_arguments([*RANDOM_NEWS, "--use_cpu", *flags])
+    assert all(flag.replace("=", " ") in str(error.value) for flag in flags)
+    with pytest.raises(InputError, match="--effective_batch_size must be at least 1"):
+        parse_arguments([*RANDOM_NEWS, "--effective_batch_size=0"])
+
+
 def test_bad_presets_get_a_sentence(tmp_path):
     path = tmp_path / "p.yaml"
     for text, words in (

@@ -1,6 +1,7 @@
 """gpt2_summarization.py end to end on a toy model: the exact files, what is in them, and every refusal."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -8,12 +9,21 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams.api_pb2 import ListSessionGroupsRequest, Status
+from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.plugins.hparams.list_session_groups import Handler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gpt2_summarization
 from gpt2_interp.errors import run_script
+from gpt2_interp.pace import TIMING
 from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.scalars import SCALARS, SCORES
 from gpt2_interp.snapshots import SnapshotStore
 from gpt2_interp.synthetic_corpus import news_rows
 
@@ -23,6 +33,7 @@ SMALL = [
     "--per_device_train_batch_size=2", "--learning_rate=1e-3", "--samples_per_checkpoint=2", "--use_cpu",
     "--precision=fp32",
 ]  # fmt: skip
+SYSTEMS = ("base", "tuned", "lead3", "tuned_shuffled_source")
 NEWS = ["--dataset_name=synthetic_news", "--max_source_length=200"]
 
 
@@ -79,8 +90,7 @@ def test_exactly_these_files(news_run):
 
 def test_scores_of_base_tuned_and_baselines(news_run):
     metrics = json.loads((news_run.model_outputs / "metrics.json").read_text())
-    systems = ("base", "tuned", "lead3", "tuned_shuffled_source")
-    for name in systems:
+    for name in SYSTEMS:
         scores = metrics[name]
         assert scores["n"] == 6
         for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum", "fact_recall"):
@@ -88,12 +98,12 @@ def test_scores_of_base_tuned_and_baselines(news_run):
     assert metrics["tuned"]["loss"] < metrics["base"]["loss"]
     assert metrics["lead3"]["rouge1"] > 10
     predictions = [json.loads(line) for line in (news_run.model_outputs / "predictions.jsonl").open()]
-    assert [set(p) for p in predictions] == [{"id", "source", "reference", "facts", *systems}] * 6
+    assert [set(p) for p in predictions] == [{"id", "source", "reference", "facts", *SYSTEMS}] * 6
     marks = [fact["lead3"] for p in predictions for fact in p["facts"]]
     assert metrics["lead3"]["fact_recall"] == pytest.approx(100 * sum(marks) / 24) and 0 < sum(marks) < 24
     for p in predictions:
         for fact in p["facts"]:
-            assert set(fact) == {"slot", "value", *systems} and fact["value"] in p["reference"]
+            assert set(fact) == {"slot", "value", *SYSTEMS} and fact["value"] in p["reference"]
             assert fact["lead3"] or fact["value"] not in p["lead3"]
     assert all(p["source"].startswith(p["lead3"].split("\n")[0]) for p in predictions)
     samples = [json.loads(line) for line in (news_run.model_outputs / "samples.jsonl").open()]
@@ -190,10 +200,15 @@ def test_lora_keeps_the_adapter_only(root, base_flags, toy_base):
     assert change["h.0.attn.c_attn.q"] > 0 and change["wte"] == 0 and change["h.1.mlp.c_fc"] == 0
 
 
-def test_stories_are_scored_by_perplexity_under_two_prompts(root, base_flags):
+@pytest.fixture(scope="module")
+def stories_run(root, base_flags):
     flags = ["--task=creative_writing", "--dataset_name=synthetic_stories", "--max_source_length=60"]
     assert run(*base_flags, *flags, *SMALL, f"--root={root}", "--run_name=stories", "--save_dtype=float16") == 0
-    outputs = RunPaths("stories", root).model_outputs
+    return RunPaths("stories", root)
+
+
+def test_stories_are_scored_by_perplexity_under_two_prompts(stories_run):
+    outputs = stories_run.model_outputs
     metrics = json.loads((outputs / "metrics.json").read_text())
     assert "lead3" not in metrics
     for name in ("base", "tuned"):
@@ -202,6 +217,47 @@ def test_stories_are_scored_by_perplexity_under_two_prompts(root, base_flags):
     predictions = [json.loads(line) for line in (outputs / "predictions.jsonl").open()]
     assert set(predictions[0]) == {"id", "source", "reference", "base", "tuned"}
     assert AutoModelForCausalLM.from_pretrained(outputs / "final_model", dtype="auto").dtype == torch.float16
+
+
+def test_every_number_that_is_written_is_in_the_glossary_and_the_other_way_round(news_run, stories_run):
+    tags, log_keys, score_keys = set(), set(), set()
+    for paths in (news_run, stories_run):
+        tags |= set(EventAccumulator(str(paths.logs)).Reload().Tags()["scalars"])
+        log_keys |= {key for line in SnapshotStore(paths).read_log() for key in line}
+        metrics = json.loads((paths.model_outputs / "metrics.json").read_text())
+        score_keys |= {key for system in SYSTEMS for key in metrics.get(system, ())}
+    assert tags == {scalar.name for scalar in SCALARS}
+    assert log_keys == {"step"} | {scalar.log_name for scalar in SCALARS} - {None}
+    assert set(TIMING) < log_keys
+    score_keys = {key.removesuffix("_low").removesuffix("_high") for key in score_keys}
+    patterns = [re.sub("<.*>", ".+", score.name) for score in SCORES]
+    assert all(any(re.fullmatch(pattern, key) for pattern in patterns) for key in score_keys)
+    assert all(any(re.fullmatch(pattern, key) for key in score_keys) for pattern in patterns)
+
+
+def test_tensorboard_compares_runs_by_settings_and_results(news_run, stories_run):
+    """Read as TensorBoard's HPARAMS tab reads it: one session a run, in the run's own folder."""
+    multiplexer = EventMultiplexer({"news": str(news_run.logs), "stories": str(stories_run.logs)}).Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(news_run.logs.parent))
+    context = Context(TBContext(multiplexer=multiplexer, data_provider=provider))
+    request = ListSessionGroupsRequest(
+        slice_size=10, include_metrics=True, allowed_statuses=[Status.Value("STATUS_SUCCESS")]
+    )
+    request.col_params.add(hparam="task")
+    answer = Handler(RequestContext(), context, "", request).run()
+    runs = {group.name: group for group in answer.session_groups}
+    assert set(runs) == {"news", "stories"}
+    metrics = json.loads((news_run.model_outputs / "metrics.json").read_text())
+    hparams = runs["news"].hparams
+    assert hparams["tuning"].string_value == "full" and hparams["learning_rate"].number_value == 1e-3
+    assert hparams["effective_batch_size"].number_value == 2 and hparams["optimizer_steps"].number_value == 6
+    values = {value.name.tag: value.value for value in runs["news"].metric_values}
+    assert values["rouge/rouge1"] == pytest.approx(metrics["tuned"]["rouge1"])
+    assert values["hparams/test_fact_recall"] == pytest.approx(metrics["tuned"]["fact_recall"])
+    losses = [line["eval_loss"] for line in SnapshotStore(news_run).read_log() if "eval_loss" in line]
+    assert values["hparams/best_eval_loss"] == pytest.approx(min(losses))
+    stories = {value.name.tag for value in runs["stories"].metric_values}
+    assert "hparams/test_perplexity_shuffled_prompt" in stories and "rouge/rouge1" not in stories
 
 
 def test_local_rows_and_a_new_tokenizer_from_random_weights(root, tmp_path):
