@@ -193,7 +193,8 @@ class MappedRows(Sequence[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         batches = self.table.iter(batch_size=1000)  # reading row by row takes ten times as long
-        records = (dict(zip(batch, values, strict=True)) for batch in batches for values in zip(*batch.values()))
+        columns = ((batch, zip(*batch.values(), strict=True)) for batch in batches)
+        records = (dict(zip(names, values, strict=True)) for names, rows in columns for values in rows)
         return itertools.starmap(self._made, enumerate(records))
 
     def _made(self, i: int, record: dict) -> Row:
@@ -231,7 +232,11 @@ def _hub_splits(data: DataArguments, notes: list[str]) -> dict[str, MappedRows]:
         raise InputError(
             f"dataset {name} has no split train: it has {', '.join(tables)}; save its rows to local files."
         )
-    splits = {split: MappedRows(tables[split], data, name, split) for split in USES if split in tables}
+    splits = {
+        split: MappedRows(tables[split], data, name, split)
+        for split in ("train", "validation", "test")
+        if split in tables
+    }
     for split, rows in splits.items():
         splits[split] = rows.without_empty_texts()
         if len(splits[split]) < len(rows):
@@ -323,7 +328,7 @@ def fingerprint(rows: Iterable[Row]) -> str:
 
 
 def _first(rows: Sequence[Row], limit: int | None, flag: str, where: str) -> Sequence[Row]:
-    """The first `limit` rows. Raises InputError where there are fewer: a run never trains on less than was asked for."""
+    """The first `limit` rows. Raises InputError where there are fewer: no run uses less than was asked for."""
     if limit is not None and len(rows) < limit:
         raise InputError(
             f"{where} has only {len(rows)} rows, and {flag} asks for {limit}: lower it, or give more rows."
@@ -341,8 +346,8 @@ def _hold_out(
     needed += min(8, probe_samples)
     if n_held < needed:
         raise InputError(
-            f"{where} has {len(rows)} rows, and the {share:g}% held out for validation are {n_held} of the {needed} that "
-            f"validation, test and probes need: raise --validation_split_percentage, cut the text into more rows "
+            f"{where} has {len(rows)} rows, and the {share:g}% of them that are held out are {n_held} of the {needed} "
+            f"that validation, test and probes need: raise --validation_split_percentage, cut the text into more rows "
             f"(--text_unit paragraph or line), or give a --validation_file."
         )
     notes.append(f"no validation rows given: the last {share:g}% of {where} ({n_held} rows) are held out")

@@ -56,7 +56,7 @@ class ExampleTable(Sequence[Example]):
     """Many examples in flat arrays: 4 bytes a token, where tuples of Python's ints would take 36.
 
     ids: [token] int32, all examples' source, template and target one after another. spans: [example, 4] int64, where in
-    `ids` an example's source begins, its template, its target, and where that ends. names: (id, cluster, group) of each.
+    `ids` an example's source begins, its template, its target, and where that ends. names: (id, cluster, group).
     An `Example` is made when one is asked for; a slice shares the ids.
     """
 
@@ -128,7 +128,8 @@ class ExampleBuilder:
 
     With `block_size` no example is longer than that. A plain text becomes as many blocks as it takes (the first alone
     with `first_block_only`), with EOS at the text's end only. A prompt is cut to `max_source_length` and to half a
-    block; of its story stays what fits, without EOS if that is not all. Raises InputError for a block beyond the context.
+    block; of its story stays what fits, without EOS if that is not all. Raises InputError where a block exceeds the
+    context.
     """
 
     def __init__(

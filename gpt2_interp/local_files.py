@@ -1,4 +1,4 @@
-"""Local files -> records: .jsonl, .csv, .parquet with named columns, and .txt cut into lines, paragraphs or documents."""
+"""Local files -> records: .jsonl, .csv, .parquet with named columns, and .txt in lines, paragraphs or documents."""
 
 from __future__ import annotations
 

@@ -209,9 +209,9 @@ def _stream(source: Source, seed: int) -> Iterator[dict]:
 
 def _too_few(name: str, where: str, wanted: int, got: int) -> str:
     return (
-        f"source {name} ({where}) gives only {got} usable rows of the {wanted} that the mixture wants: lower its weight "
-        f"in --mixture, or --max_train_samples, --max_eval_samples and --max_predict_samples, or give a larger file with "
-        f"--source_files."
+        f"source {name} ({where}) gives only {got} usable rows of the {wanted} that the mixture wants: lower its "
+        f"weight in --mixture, or --max_train_samples, --max_eval_samples and --max_predict_samples, or give a larger "
+        f"file with --source_files."
     )
 
 
