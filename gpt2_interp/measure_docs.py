@@ -54,8 +54,9 @@ known, `tuned_shuffled_source` (the tuned model on the next row's article), each
 | `rouge1`, `rouge2`, `rougeL`, `rougeLsum` | mean F1 x 100 over the test rows (rouge_score, stemmed; for Lsum one sentence a line) |
 | `fact_recall`, and `fact_recall_<slot>` | share (%) of the references' values (who, where, how many, when) that the outputs state, in any of their forms; embedded news only |
 | `loss`, `perplexity` | of the reference targets, all tokens alike, nats/token, and its exp |
-| `loss_shuffled_prompt`, `perplexity_shuffled_prompt` | the same targets behind another row's prompt (creative writing) |
-| `n` | test rows |
+| `loss_<source>`, `perplexity_<source>` | of the rows from one source of a `--mixture` |
+| `loss_shuffled_prompt`, `perplexity_shuffled_prompt` | the same targets, those with a prompt behind another row's (creative writing) |
+| `n` | test rows; with `--block_size` blocks of them, and intervals resample whole texts and prompts |
 """
 
 
