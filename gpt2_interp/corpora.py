@@ -173,11 +173,12 @@ def _local_corpus(data: DataArguments, probe_samples: int) -> Corpus:
 class MappedRows(Sequence[Row]):
     """Rows of a `datasets.Dataset`, which stays on disk: a row is made when it is asked for, a slice shares the table.
 
-    Raises InputError for a row without text, when it comes to it.
+    numbers: where each row stands in its split. Raises InputError for a row without text, when it comes to it.
     """
 
-    def __init__(self, table, data: DataArguments, name: str, split: str):
+    def __init__(self, table, data: DataArguments, name: str, split: str, numbers: Sequence[int] | None = None):
         self.data, self.name, self.split = data, name, split
+        self.numbers = range(len(table)) if numbers is None else numbers
         columns = _columns(table.column_names, data, name)
         self.text_columns = [column for column in columns if column is not None]
         self.table = table.select_columns([c for c in table.column_names if c in {"id", *self.text_columns}])
@@ -187,21 +188,19 @@ class MappedRows(Sequence[Row]):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return self.select(range(len(self))[index])
+            chosen = range(len(self))[index]
+            return MappedRows(self.table.select(chosen), self.data, self.name, self.split, self.numbers[index])
         position = range(len(self))[index]  # negative and too large ones as for a list
-        return self._made(position, self.table[position])
+        return self._made(self.numbers[position], self.table[position])
 
     def __iter__(self) -> Iterator[Row]:
         batches = self.table.iter(batch_size=1000)  # reading row by row takes ten times as long
         columns = ((batch, zip(*batch.values(), strict=True)) for batch in batches)
         records = (dict(zip(names, values, strict=True)) for names, rows in columns for values in rows)
-        return itertools.starmap(self._made, enumerate(records))
+        return map(self._made, self.numbers, records)
 
-    def _made(self, i: int, record: dict) -> Row:
-        return _row(record, self.data, f"{self.name}, {self.split} row {i}", f"{self.split}-{i:06d}")
-
-    def select(self, indices: Sequence[int]) -> MappedRows:
-        return MappedRows(self.table.select(indices), self.data, self.name, self.split)
+    def _made(self, number: int, record: dict) -> Row:
+        return _row(record, self.data, f"{self.name}, {self.split} row {number}", f"{self.split}-{number:06d}")
 
     def without_empty_texts(self) -> MappedRows:
         """Plain text on the Hub has empty lines between its paragraphs: nothing to read in them."""
@@ -210,7 +209,8 @@ class MappedRows(Sequence[Row]):
         column = self.text_columns[0]
         batches = self.table.select_columns([column]).iter(batch_size=1000)
         texts = itertools.chain.from_iterable(batch[column] for batch in batches)
-        return self.select([i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()])
+        kept = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
+        return MappedRows(self.table.select(kept), self.data, self.name, self.split, kept)
 
 
 def _hub_splits(data: DataArguments, notes: list[str]) -> dict[str, MappedRows]:

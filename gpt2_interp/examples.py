@@ -206,9 +206,17 @@ class ExampleBuilder:
         """(ids of the sources, ids of the targets without EOS); the tokenizer shares a batch among the cores."""
         # A leading space makes the target's first word the token that it is inside a text.
         targets = [(" " if row["source"] else "") + row["target"].strip() for row in rows]
-        texts = [*(row["source"].strip() for row in rows), *targets]
-        ids = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        ids = self._batch_ids([*(row["source"].strip() for row in rows), *targets])
         return ids[: len(rows)], ids[len(rows) :]
+
+    def _batch_ids(self, texts: list[str]) -> list[list[int]]:
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if not hasattr(backend, "encode_batch_fast"):
+            return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        backend.no_padding()  # which an earlier call may have left there
+        backend.no_truncation()
+        # A quarter faster than through transformers: without offsets, masks and their lists.
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _pieces(self, row, source: list[int], target: list[int], report: TokenizationReport) -> list[Piece]:
         """The examples of one row: none, one, or with --block_size one a block."""

@@ -220,7 +220,9 @@ def test_a_hub_dataset_with_train_rows_only_has_its_end_held_out(hub):
     data = DataArguments(task="creative_writing", dataset_name="a/b", max_predict_samples=5)
     corpus = load_corpus(data, 8, seed=0)
     assert [len(rows) for rows in (corpus.train, corpus.validation, corpus.test, corpus.probes)] == [180, 7, 5, 8]
-    assert corpus.validation[0]["target"] == "Text 360."
+    assert corpus.validation[0]["target"] == "Text 360." and corpus.validation[0]["id"] == "train-000360"
+    ids = [row["id"] for rows in (corpus.train, corpus.validation, corpus.test, corpus.probes) for row in rows]
+    assert len(set(ids)) == len(ids) and corpus.probes[-1]["id"] == ids[-1]
     assert any("200 empty texts" in note for note in corpus.notes) and any("held out" in note for note in corpus.notes)
 
 

@@ -103,6 +103,19 @@ def test_a_table_is_a_sequence_of_examples(tokenizer):
     assert not builder(tokenizer).build([])[0]
 
 
+def test_rows_are_tokenized_as_transformers_does(tokenizer):
+    texts = [
+        "Boats",
+        " Boats lay in the street.\n\nMud!",
+        "",
+        "caf\u00e9 \u2014 \U0001f6a3",
+        "end<|endoftext|> of text",
+    ]
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    tokenizer(texts, padding=True, truncation=True, max_length=3)
+    assert builder(tokenizer)._batch_ids(texts) == expected
+
+
 def test_chunks_do_not_show(tokenizer, monkeypatch):
     whole = builder(tokenizer).build(many_rows())
     monkeypatch.setattr(examples, "CHUNK_ROWS", 7)

@@ -204,7 +204,7 @@ def test_stories_are_scored_by_perplexity_under_two_prompts(root, base_flags):
 
 
 def test_local_rows_and_a_new_tokenizer_from_random_weights(root, tmp_path):
-    for name, seed, count in (("train", 0, 30), ("validation", 1, 30)):
+    for name, seed, count in (("train", 0, 40), ("validation", 1, 30)):
         rows = news_rows(count, seed, "train")
         lines = (json.dumps({"doc": r["article"], "tldr": r["highlights"]}) + "\n" for r in rows)
         (tmp_path / f"{name}.jsonl").write_text("".join(lines))
