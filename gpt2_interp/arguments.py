@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,7 +213,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Exp
         allow_abbrev=False,
     )
     argv = [_underscored(word) for word in argv]
-    given = preset_argv(preset, parser, without=superseded(argv)) + argv
+    given = preset_argv(preset, parser, argv) + argv
     for name, instead in REFUSED.items():
         if any(word.split("=")[0] == name for word in given):
             raise InputError(f"{name} is not a flag here: {instead}.")
@@ -240,8 +240,9 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
-def preset_argv(preset: str | None, parser: HfArgumentParser, without: Collection[str] = ()) -> list[str]:
-    """A preset's settings but those in `without` as command-line words, so that flags after them win."""
+def preset_argv(preset: str | None, parser: HfArgumentParser, argv: Sequence[str]) -> list[str]:
+    """A preset's settings as command-line words, so that the flags of `argv` behind them win; without those that the
+    flags take the place of."""
     if preset is None:
         return []
     path = CONFIGS / f"{preset}.yaml" if not preset.endswith((".yaml", ".yml")) else Path(preset)
@@ -256,14 +257,14 @@ def preset_argv(preset: str | None, parser: HfArgumentParser, without: Collectio
     if not isinstance(settings, dict):
         raise InputError(f"{path} must hold `flag: value` lines.")
     settings.setdefault("run_name", path.stem)
-    words = []
+    words, gone = [], superseded(argv, settings)
     for key, value in settings.items():
         if f"--{key}" not in parser._option_string_actions:
             near = difflib.get_close_matches(f"--{key}", parser._option_string_actions, n=1)
             raise InputError(
                 f"{path}: unknown setting {key!r}" + (f" (did you mean {near[0][2:]!r}?)." if near else ".")
             )
-        if key in without:
+        if key in gone:
             continue
         words.append(f"--{key}")
         if isinstance(value, list):

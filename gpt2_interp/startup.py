@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -35,11 +35,20 @@ SUPERSEDED = {
     "--config_name": {"model_name_or_path"},
     "--model_name_or_path": {"config_name", "config_overrides", "new_tokenizer_size", "copying_start"},
 }
+_SIZES = {"max_train_samples", "max_eval_samples", "max_predict_samples"}
 
 
-def superseded(argv: Iterable[str]) -> set[str]:
-    """Names of the preset's settings that the flags in `argv` take the place of."""
-    return set().union(*(SUPERSEDED.get(_flag(word), ()) for word in argv))
+def superseded(argv: Iterable[str], settings: Collection[str]) -> set[str]:
+    """Names of the preset's `settings` that the flags in `argv` take the place of.
+
+    Files in the place of a dataset have sizes of their own: the preset's numbers of rows, which may be more than they
+    have, go with its dataset.
+    """
+    flags = {_flag(word) for word in argv}
+    names = set().union(*(SUPERSEDED.get(flag, ()) for flag in flags))
+    if "--train_file" in flags and "train_file" not in settings:
+        names |= _SIZES
+    return names & set(settings)
 
 
 def _flag(word: str) -> str:
@@ -68,8 +77,8 @@ def given_names(argv: Sequence[str], configs: Path) -> dict[str, str]:
         preset = Path(argv[0]) if argv[0].endswith((".yaml", ".yml")) else configs / f"{argv[0]}.yaml"
         if preset.is_file():
             lines = re.findall(r"^(\w+): *([^\s#]+)", preset.read_text(encoding="utf-8"), re.MULTILINE)
-            found = {f"--{key}": value for key, value in lines if f"--{key}" in HUB_FLAGS}
-            found = {flag: value for flag, value in found.items() if flag[2:] not in superseded(argv)}
+            gone = superseded(argv, dict(lines))
+            found = {f"--{key}": value for key, value in lines if f"--{key}" in HUB_FLAGS and key not in gone}
     for i, word in enumerate(argv):
         flag, (_, equals, value) = _flag(word), word.partition("=")
         if flag in HUB_FLAGS and (equals or i + 1 < len(argv)):

@@ -261,6 +261,9 @@ def mix(
 
     files: local files of some sources; the others are streamed.
     """
+    for file in files.values():  # before anything is streamed
+        if not Path(file).is_file():
+            raise InputError(f"{file} does not exist: check the path given to --source_files.")
     by_source = {use: counts(shares, total) for use, total in wanted.items()}
     rows: dict[str, list[dict]] = {use: [] for use in wanted}
     samples = {}

@@ -55,7 +55,8 @@ def test_a_preset_gives_way_to_the_command_lines_model_and_data():
     model, data, _, _ = parse_arguments(["cnn_dailymail", "--config-name=gpt2", "--tokenizer_name", "folder", *local])
     assert (model.model_name_or_path, model.config_name, model.tokenizer_name) == (None, "gpt2", "folder")
     assert (data.dataset_name, data.dataset_config_name, data.dataset_revision) == (None, None, None)
-    assert (data.train_file, data.validation_file, data.max_predict_samples) == ("a.jsonl", "b.jsonl", 500)
+    assert (data.train_file, data.validation_file) == ("a.jsonl", "b.jsonl")
+    assert data.max_eval_samples is None and data.max_predict_samples is None  # were of the preset's dataset
     _, data, _, _ = parse_arguments(["creative_writing", "--train-file=a.txt"])
     assert data.mixture == [] and data.train_file == "a.txt" and data.block_size == 512
     _, data, _, _ = parse_arguments(["cnn_dailymail", "--dataset_name", "a/b"])
@@ -68,9 +69,11 @@ def test_a_preset_gives_way_to_the_command_lines_model_and_data():
 
 def test_a_flag_keeps_the_settings_that_it_does_not_replace(tmp_path):
     path = tmp_path / "own.yaml"
-    path.write_text("config_name: gpt2\ntrain_file: a.jsonl\nvalidation_file: b.jsonl\n")
+    path.write_text("config_name: gpt2\ntrain_file: a.jsonl\nvalidation_file: b.jsonl\nmax_train_samples: 7\n")
     _, data, _, _ = parse_arguments([str(path), "--train_file", "c.jsonl"])
-    assert (data.train_file, data.validation_file) == ("c.jsonl", "b.jsonl")
+    assert (data.train_file, data.validation_file, data.max_train_samples) == ("c.jsonl", "b.jsonl", 7)
+    _, data, _, _ = parse_arguments(["creative_writing", "--mixture", "wikitext=1"])
+    assert data.max_train_samples == 20000
 
 
 def test_each_checkpoint_is_evaluated():
