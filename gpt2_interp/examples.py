@@ -165,13 +165,14 @@ class ExampleBuilder:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def build(
-        self, rows: Sequence[Mapping[str, Any]], fingerprint: str | None = None
+        self, rows: Iterable[Mapping[str, Any]], fingerprint: str | None = None
     ) -> tuple[ExampleTable, TokenizationReport]:
         """Examples in the order of the rows, and what had to be cut or dropped.
 
         fingerprint: sha256 of the rows (`corpora.fingerprint`). With it, many rows are tokenized once: the examples are
         kept under datasets' cache folder, for the next time that rows, tokenizer and settings are the same.
         """
+        rows = rows if isinstance(rows, Sequence) else list(rows)
         if fingerprint is None or len(rows) < MANY_ROWS:
             return self._tokenize(rows)
         key = token_cache.key(fingerprint, self.tokenizer, {**self.settings(), "template": list(self.template_ids)})

@@ -101,6 +101,7 @@ def test_a_table_is_a_sequence_of_examples(tokenizer):
     with pytest.raises(IndexError):
         table[25]
     assert not builder(tokenizer).build([])[0]
+    assert list(builder(tokenizer).build(r for r in rows)[0]) == one_by_one
 
 
 def test_rows_are_tokenized_as_transformers_does(tokenizer):
