@@ -148,9 +148,11 @@ class ExampleBuilder:
             )
         self.tokenizer = tokenizer
         self.task = task
+        self.template_ids = tuple(self._ids(TEMPLATES[task]))
+        if block_size:  # half of a block is the story's
+            max_source_length = max(1, min(max_source_length, block_size // 2 - len(self.template_ids)))
         self.max_source_length = max_source_length
         self.max_target_length = max_target_length
-        self.template_ids = tuple(self._ids(TEMPLATES[task]))
         self.n_positions = n_positions
         self.block_size = block_size
         self.first_block_only = first_block_only
@@ -230,9 +232,8 @@ class ExampleBuilder:
                 report.cut_targets += 1
                 del blocks[1:]
             return [Piece((), (), block) for block in blocks]
-        room = max(1, min(self.max_source_length, self.block_size // 2 - len(self.template_ids)))
-        report.cut_sources += len(source) > room
-        source = source[:room]
+        report.cut_sources += len(source) > self.max_source_length
+        source = source[: self.max_source_length]
         kept = target[: self.block_size - len(source) - len(self.template_ids)]
         report.cut_targets += len(kept) < len(target)
         return [Piece(source, self.template_ids, kept)]

@@ -226,6 +226,7 @@ def test_a_story_longer_than_its_block_keeps_prompt_and_beginning(tokenizer):
     assert report.remarks() == {"cut_targets": 1}
     (example,), report = b.build([row("word " * 40, "Boats lay. " * 20)])  # a prompt takes half the block at most
     assert len(example.prompt_ids) == 16 and len(example.target_ids) == 16 and report.cut_sources == 1
+    assert b.prompt_ids("word " * 40, 10) == list(example.prompt_ids)
 
 
 def test_a_block_beyond_the_context_is_refused(tokenizer):
