@@ -64,11 +64,17 @@ def main() -> None:
     corpus = load_corpus(data_args, experiment.probe_samples, training.seed)
     base, tokenizer = load_base(model_args, training.seed, (row["source"] + row["target"] for row in corpus.train))
     builder = ExampleBuilder(
-        tokenizer, data_args.task, data_args.max_source_length, data_args.max_target_length, base.config.n_positions
+        tokenizer,
+        data_args.task,
+        data_args.max_source_length,
+        data_args.max_target_length,
+        base.config.n_positions,
+        block_size=data_args.block_size,
+        first_block_only=bool(data_args.mixture),  # so that the rows of each source are as many as its weight says
     )
     examples, reports = {}, {}
     for use in ("train", "validation", "test", "probes"):
-        examples[use], reports[use] = builder.build(getattr(corpus, use))
+        examples[use], reports[use] = builder.build(getattr(corpus, use), corpus.provenance[use]["sha256"])
         say(f"  {use:10} {reports[use]}  <- {corpus.provenance[use]['source']}")
         if not examples[use]:
             raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")

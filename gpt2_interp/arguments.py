@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.local_files import TEXT_UNITS
 from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.startup import superseded
+from gpt2_interp.writing_sources import SOURCES, pairs, weights
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -88,11 +92,38 @@ class DataArguments:
         "e.g. abisee/cnn_dailymail.",
     )
     dataset_config_name: str | None = flag(None, "Configuration of a Hub dataset, e.g. 3.0.0.")
-    train_file: str | None = flag(
-        None, "Local rows to train on: .jsonl, .csv, .parquet or .txt (one example a paragraph)."
+    dataset_revision: str | None = flag(None, "Commit of a Hub dataset, so that it stays as it is.")
+    mixture: list[str] = flags(
+        [],
+        "Instead of one dataset, several sources of creative writing with their weights, e.g. writingprompts=0.4 "
+        f"openwebtext=0.6. Sources: {', '.join(SOURCES)}. Streamed from the Hub once, as many rows as are needed.",
     )
-    validation_file: str | None = flag(None, "Local rows to choose the best model by, and to take the probes from.")
+    source_files: list[str] = flags(
+        [], "Local files for sources of --mixture, e.g. wikitext=wiki.jsonl; the others are streamed from the Hub."
+    )
+    train_file: str | None = flag(
+        None, "Local rows to train on: .jsonl, .csv, .parquet or .txt (plain text, cut by --text_unit)."
+    )
+    validation_file: str | None = flag(
+        None,
+        "Local rows to choose the best model by, and to take the probes from; default: the last "
+        "--validation_split_percentage of the training rows.",
+    )
     test_file: str | None = flag(None, "Local rows to score base and tuned model on; default: validation rows.")
+    validation_split_percentage: float = flag(
+        10, "Without validation rows: percent of the training rows, the last ones, that are held out."
+    )
+    text_unit: str = flag(
+        "paragraph",
+        "What is one example of a .txt file: a line, a paragraph (between empty lines), or a document (between "
+        "<|endoftext|>, or the whole file).",
+        choices=list(TEXT_UNITS),
+    )
+    block_size: int | None = flag(
+        None,
+        "Creative writing: no example is longer than so many tokens. A plain text becomes several blocks (in a "
+        "--mixture its first one), a prompted story keeps its beginning. Default: whole texts only.",
+    )
     text_column: str | None = flag(
         None, "Column of the source (article, prompt); of the whole text if there is no other."
     )
@@ -201,7 +232,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Exp
         epilog=f"Presets: {', '.join(preset_names())}. Any flag overrides the preset's value.",
         allow_abbrev=False,
     )
-    given = preset_argv(preset, parser) + [_underscored(word) for word in argv]
+    argv = [_underscored(word) for word in argv]
+    given = preset_argv(preset, parser, argv) + argv
     for name, instead in REFUSED.items():
         if any(word.split("=")[0] == name for word in given):
             raise InputError(f"{name} is not a flag here: {instead}.")
@@ -228,8 +260,9 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
-def preset_argv(preset: str | None, parser: HfArgumentParser) -> list[str]:
-    """A preset's settings as command-line words, so that flags after them win."""
+def preset_argv(preset: str | None, parser: HfArgumentParser, argv: Sequence[str]) -> list[str]:
+    """A preset's settings as command-line words, so that the flags of `argv` behind them win; without those that the
+    flags take the place of."""
     if preset is None:
         return []
     path = CONFIGS / f"{preset}.yaml" if not preset.endswith((".yaml", ".yml")) else Path(preset)
@@ -244,13 +277,15 @@ def preset_argv(preset: str | None, parser: HfArgumentParser) -> list[str]:
     if not isinstance(settings, dict):
         raise InputError(f"{path} must hold `flag: value` lines.")
     settings.setdefault("run_name", path.stem)
-    words = []
+    words, gone = [], superseded(argv, settings)
     for key, value in settings.items():
         if f"--{key}" not in parser._option_string_actions:
             near = difflib.get_close_matches(f"--{key}", parser._option_string_actions, n=1)
             raise InputError(
                 f"{path}: unknown setting {key!r}" + (f" (did you mean {near[0][2:]!r}?)." if near else ".")
             )
+        if key in gone:
+            continue
         words.append(f"--{key}")
         if isinstance(value, list):
             words += [str(item) for item in value]
@@ -303,11 +338,10 @@ def validate(
     if model.new_tokenizer_size and model.new_tokenizer_size < 300:
         raise InputError("--new_tokenizer_size must be at least 300: 256 bytes come first.")
     if model.tuning == "lora" and model.config_name:
-        raise InputError("--tuning lora needs trained weights to adapt: give --model_name_or_path.")
-    if bool(data.dataset_name) == bool(data.train_file):
-        raise InputError("give the training data with either --dataset_name or --train_file.")
-    if data.train_file and not data.validation_file:
-        raise InputError("--train_file needs a --validation_file: the best model and the probes come from its rows.")
+        raise InputError(
+            "--tuning lora needs trained weights to adapt: give --model_name_or_path, or train all with --tuning full."
+        )
+    _validate_data(data)
     for name in ("max_source_length", "max_target_length"):
         if getattr(data, name) < 1:
             raise InputError(f"--{name} must be at least 1.")
@@ -357,6 +391,23 @@ def complete_batch(experiment: ExperimentArguments, training: TrainingArguments)
         rows, accumulated = rows or effective // known, accumulated or effective // known
     training.per_device_train_batch_size = rows or 8  # as the Trainer has it
     training.gradient_accumulation_steps = accumulated or 1
+
+
+def _validate_data(data: DataArguments) -> None:
+    """Refuse, by the flag's name, data that can't be had or used. Raises InputError."""
+    if sum(map(bool, (data.dataset_name, data.train_file, data.mixture))) != 1:
+        raise InputError("give the training data with one of --dataset_name, --train_file and --mixture.")
+    if (data.validation_file or data.test_file) and not data.train_file:
+        raise InputError("--validation_file and --test_file belong to --train_file: give that too.")
+    if data.mixture and data.task != "creative_writing":
+        raise InputError("--mixture is of creative writing: give --task creative_writing.")
+    foreign = set(pairs("--source_files", data.source_files)) - set(weights(data.mixture) if data.mixture else ())
+    if foreign:
+        raise InputError(f"--source_files: {', '.join(sorted(foreign))} is not in --mixture; give it a weight there.")
+    if data.block_size is not None and (data.block_size < 8 or data.task != "creative_writing"):
+        raise InputError("--block_size must be at least 8, and is for --task creative_writing: a summary is never cut.")
+    if not 0 < data.validation_split_percentage <= 50:
+        raise InputError("--validation_split_percentage must be above 0 and at most 50.")
 
 
 def as_settings(*groups: Any) -> dict[str, Any]:

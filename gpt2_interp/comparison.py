@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from gpt2_interp.arguments import DataArguments, ExperimentArguments
 from gpt2_interp.corpora import Row
 from gpt2_interp.decoding import generate
-from gpt2_interp.evaluation import ROUGE_TYPES, lead3, loss_scores, rouge_scores, target_losses
+from gpt2_interp.evaluation import ROUGE_TYPES, TargetLosses, lead3, loss_scores, rouge_scores, target_losses
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import fact_recall, stated_facts
 from gpt2_interp.snapshots import write_atomically
@@ -31,7 +32,8 @@ class Result:
     outputs: list[str]
 
     def summary(self) -> str:
-        shown = ("rouge1", "rouge2", "rougeL", "fact_recall", "perplexity", "perplexity_shuffled_prompt")
+        shown = ["rouge1", "rouge2", "rougeL", "fact_recall", "perplexity"]
+        shown += [name for name in self.scores if name.startswith("perplexity_") and f"{name}_low" in self.scores]
         parts = []
         for name in shown:
             if name in self.scores:
@@ -96,19 +98,36 @@ class TestRows:
         return self._generate(model, self.prompts[: len(self.sample_rows)], "samples")
 
     def score(self, model, name: str) -> Result:
-        """Loss and perplexity, with ROUGE of generated summaries, or the perplexity under a shuffled prompt."""
+        """Loss and perplexity, of each source of a mixture too, with ROUGE of generated summaries, or the perplexity
+        under a shuffled prompt."""
         model.eval()
-        batch_size = self.training.per_device_eval_batch_size
         scores: dict[str, float] = {"n": len(self.examples)}
         outputs = self._generate(model, self.prompts, f"{name}: generating")
         if self.is_summarization:
             scores |= self._text_scores(outputs)
-        scores |= loss_scores(target_losses(model, self.examples, batch_size, self.autocast))
-        if not self.is_summarization and any(example.source_ids for example in self.examples):
-            others = shuffled_prompts(self.examples, self.builder.n_positions)
-            shuffled = target_losses(model, others, batch_size, self.autocast)
-            scores |= loss_scores(shuffled, "_shuffled_prompt")
+        losses = self._losses(model, self.examples)
+        scores |= self._loss_scores(losses)
+        groups = np.asarray([example.group for example in self.examples])
+        for group in sorted(set(groups) - {""}):
+            scores |= self._loss_scores(losses, f"_{group}", groups == group)
+        if not self.is_summarization and sum(bool(example.source_ids) for example in self.examples) > 1:
+            shuffled = self._losses(model, shuffled_prompts(self.examples, self.builder.n_positions))
+            scores |= self._loss_scores(shuffled, "_shuffled_prompt")
         return Result(scores, outputs)
+
+    def _losses(self, model, examples: Sequence[Example]) -> TargetLosses:
+        return target_losses(model, examples, self.training.per_device_eval_batch_size, self.autocast)
+
+    def _loss_scores(
+        self, losses: TargetLosses, suffix: str = "", chosen: np.ndarray | None = None
+    ) -> dict[str, float]:
+        """Loss and perplexity of the `chosen` examples ([example] bool). Blocks of one text and stories of one prompt
+        depend on each other: with --block_size the intervals resample clusters."""
+        chosen = np.ones(len(self.examples), bool) if chosen is None else chosen
+        losses = losses.of(chosen)
+        if self.builder.block_size:
+            losses = losses.summed([e.cluster for e, wanted in zip(self.examples, chosen, strict=True) if wanted])
+        return loss_scores(losses, suffix)
 
     def _text_scores(self, outputs: Sequence[str]) -> dict[str, float]:
         """ROUGE, and how many of the references' facts are stated where these are known."""
@@ -129,13 +148,15 @@ class TestRows:
 
 
 def shuffled_prompts(examples: Sequence[Example], n_positions: int) -> list[Example]:
-    """Each target behind the next example's prompt (cut if the two don't fit): no target keeps its own."""
-    assert len(examples) > 1, "one example has no other prompt"
-    others = [*examples[1:], examples[0]]
-    mixed = []
-    for example, other in zip(examples, others, strict=True):
-        room = n_positions - len(example.target_ids) - len(other.template_ids)
-        mixed.append(replace(example, source_ids=other.source_ids[:room], template_ids=other.template_ids))
+    """Each target behind the next prompted example's prompt (cut if the two don't fit): no target keeps its own. Plain
+    texts, which have none, stay as they are."""
+    mixed = list(examples)
+    prompted = [i for i, example in enumerate(examples) if example.source_ids]
+    assert len(prompted) > 1, "one example has no other prompt"
+    for i, j in zip(prompted, [*prompted[1:], prompted[0]], strict=True):
+        template = examples[j].template_ids
+        room = n_positions - len(examples[i].target_ids) - len(template)
+        mixed[i] = replace(examples[i], source_ids=examples[j].source_ids[:room], template_ids=template)
     return mixed
 
 

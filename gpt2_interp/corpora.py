@@ -1,21 +1,20 @@
-"""Sources -> rows {"id", "cluster", "source", "target"}: embedded, local files, or the Hub.
+"""Sources -> rows {"id", "cluster", "source", "target"}: embedded, local files, the Hub, or a mixture of several.
 
-`cluster` names what makes rows dependent (the kind of event they were made from); elsewhere it is the row's own id.
-Where the facts that a target states are known, a row has them as "facts".
-A new embedded source is one function and one entry in `EMBEDDED`.
+`cluster` names what makes rows dependent (the kind of event they were made from, the prompt of several stories);
+elsewhere it is the row's own id. Rows of a mixture have their source as "group". Where the facts that a target states
+are known, a row has them as "facts". A new embedded source is one function and one entry in `EMBEDDED`.
 """
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import itertools
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpt2_interp import synthetic_corpus
+from gpt2_interp import local_files, synthetic_corpus, writing_sources
 from gpt2_interp.arguments import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.startup import is_offline
@@ -28,12 +27,15 @@ Row = dict[str, Any]
 class Corpus:
     """Rows of each use, disjoint where the source has enough of them, and what must be said about that."""
 
-    train: list[Row]
-    validation: list[Row]  # choose the best model
-    test: list[Row]  # compare base and tuned model
-    probes: list[Row]  # measured by every snapshot
-    provenance: dict[str, dict] = field(default_factory=dict)  # use -> {"source", "rows"}
+    train: Sequence[Row]
+    validation: Sequence[Row]  # choose the best model
+    test: Sequence[Row]  # compare base and tuned model
+    probes: Sequence[Row]  # measured by every snapshot
+    provenance: dict[str, dict] = field(default_factory=dict)  # use -> {"source", "rows", "sha256"}
     notes: list[str] = field(default_factory=list)
+
+
+USES = ("train", "validation", "test", "probes")
 
 
 # --- embedded sources ------------------------------------------------------------------------------------------
@@ -98,83 +100,11 @@ def _embedded_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corp
 DEFAULT_COLUMNS = {"summarization": ("article", "highlights"), "creative_writing": ("prompt", "story")}
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict]]:
-    """(where, record) for each row of a local file; `where` is "file, line n" for error messages."""
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist: check the path given to --train_file, --validation_file or --test_file."
-        )
-    reader = {
-        ".jsonl": _jsonl_records,
-        ".json": _jsonl_records,
-        ".csv": _csv_records,
-        ".parquet": _parquet_records,
-        ".txt": _text_records,
-    }.get(path.suffix)
-    if reader is None:
-        raise InputError(
-            f"{path}: {path.suffix or 'no suffix'} is not a known kind; use .jsonl, .csv, .parquet or .txt."
-        )
-    try:
-        yield from reader(path)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first."
-        ) from None
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{path} can't be read ({error}).") from None
-
-
-def _jsonl_records(path: Path) -> Iterator[tuple[str, dict]]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except ValueError:
-                what = "is empty" if not line.strip() else "is not valid JSON"
-                raise InputError(f"{where} {what}; each line must be one JSON object.") from None
-            if not isinstance(record, dict):
-                raise InputError(f"{where} is not a JSON object with named columns.")
-            yield where, record
-
-
-def _csv_records(path: Path) -> Iterator[tuple[str, dict]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for record in reader:
-            if None in record or None in record.values():
-                raise InputError(f"{path}, line {reader.line_num} has not as many cells as the header has columns.")
-            yield f"{path}, line {reader.line_num}", record
-
-
-def _parquet_records(path: Path) -> Iterator[tuple[str, dict]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{path} is not a parquet file ({error}).") from None
-    for number, record in enumerate(table.to_pylist(), 1):
-        yield f"{path}, row {number}", record
-
-
-def _text_records(path: Path) -> Iterator[tuple[str, dict]]:
-    """One record a paragraph; paragraphs are separated by empty lines."""
-    with open(path, encoding="utf-8") as file:
-        groups = itertools.groupby(enumerate(file, 1), key=lambda numbered: bool(numbered[1].strip()))
-        for has_text, lines in groups:
-            if has_text:
-                lines = list(lines)
-                yield f"{path}, line {lines[0][0]}", {"text": "".join(line for _, line in lines).strip()}
-
-
 def read_rows(path: str | Path, data: DataArguments, limit: int | None = None) -> list[Row]:
     """Rows of one local file, at most `limit`. Raises InputError naming file and line of the first bad row."""
     path = Path(path)
     rows = []
-    for where, record in itertools.islice(_records(path), limit):
+    for where, record in itertools.islice(local_files.records(path, data.text_unit), limit):
         rows.append(_row(record, data, where, f"{path.stem}-{len(rows):06d}"))
     if not rows:
         raise InputError(f"{path} has no rows.")
@@ -191,7 +121,7 @@ def _row(record: dict, data: DataArguments, where: str, default_id: str) -> Row:
     return {"id": identity, "cluster": identity, **cells}
 
 
-def _columns(record: dict, data: DataArguments, where: str) -> tuple[str | None, str]:
+def _columns(record: Iterable[str], data: DataArguments, where: str) -> tuple[str | None, str]:
     """(source column or None for plain text, target column), from the flags or the task's usual names."""
     usual_source, usual_target = DEFAULT_COLUMNS[data.task]
     source, target = data.text_column or usual_source, data.summary_column or usual_target
@@ -208,79 +138,230 @@ def _columns(record: dict, data: DataArguments, where: str) -> tuple[str | None,
     return source, target
 
 
+def _local_corpus(data: DataArguments, probe_samples: int) -> Corpus:
+    train_file, validation_file, test_file = data.train_file, data.validation_file, data.test_file
+    notes: list[str] = []
+    if validation_file:
+        train = read_rows(train_file, data, data.max_train_samples)
+        validation = read_rows(validation_file, data)
+    else:
+        train, validation = _hold_out(read_rows(train_file, data), train_file, data, probe_samples, notes)
+    n_test = data.max_predict_samples or DEFAULT_PREDICT_ROWS
+    held_out = validation_file or f"the end of {train_file}"
+    corpus = Corpus(
+        train=_first(train, data.max_train_samples, "--max_train_samples", train_file),
+        validation=validation,
+        test=read_rows(test_file, data, n_test) if test_file else [],
+        probes=[],
+        provenance={
+            "train": {"source": train_file},
+            "validation": {"source": held_out},
+            "test": {"source": test_file or held_out},
+            "probes": {"source": held_out},
+        },
+        notes=notes,
+    )
+    if test_file:
+        _first(corpus.test, data.max_predict_samples, "--max_predict_samples", test_file)
+    _share_validation_rows(corpus, data, probe_samples)
+    return corpus
+
+
 # --- the Hub ---------------------------------------------------------------------------------------------------
 
 
-def _hub_rows(data: DataArguments, split: str, limit: int | None) -> list[Row]:
+class MappedRows(Sequence[Row]):
+    """Rows of a `datasets.Dataset`, which stays on disk: a row is made when it is asked for, a slice shares the table.
+
+    numbers: where each row stands in its split. Raises InputError for a row without text, when it comes to it.
+    """
+
+    def __init__(self, table, data: DataArguments, name: str, split: str, numbers: Sequence[int] | None = None):
+        self.data, self.name, self.split = data, name, split
+        self.numbers = range(len(table)) if numbers is None else numbers
+        columns = _columns(table.column_names, data, name)
+        self.text_columns = [column for column in columns if column is not None]
+        self.table = table.select_columns([c for c in table.column_names if c in {"id", *self.text_columns}])
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            chosen = range(len(self))[index]
+            return MappedRows(self.table.select(chosen), self.data, self.name, self.split, self.numbers[index])
+        position = range(len(self))[index]  # negative and too large ones as for a list
+        return self._made(self.numbers[position], self.table[position])
+
+    def __iter__(self) -> Iterator[Row]:
+        batches = self.table.iter(batch_size=1000)  # reading row by row takes ten times as long
+        columns = ((batch, zip(*batch.values(), strict=True)) for batch in batches)
+        records = (dict(zip(names, values, strict=True)) for names, rows in columns for values in rows)
+        return map(self._made, self.numbers, records)
+
+    def _made(self, number: int, record: dict) -> Row:
+        return _row(record, self.data, f"{self.name}, {self.split} row {number}", f"{self.split}-{number:06d}")
+
+    def without_empty_texts(self) -> MappedRows:
+        """Plain text on the Hub has empty lines between its paragraphs: nothing to read in them."""
+        if len(self.text_columns) == 2:
+            return self
+        column = self.text_columns[0]
+        batches = self.table.select_columns([column]).iter(batch_size=1000)
+        texts = itertools.chain.from_iterable(batch[column] for batch in batches)
+        kept = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
+        return MappedRows(self.table.select(kept), self.data, self.name, self.split, kept)
+
+
+def _hub_splits(data: DataArguments, notes: list[str]) -> dict[str, MappedRows]:
+    """{"train", and "validation" and "test" where the dataset has them}. Raises InputError."""
     import datasets
 
-    spec = f"{data.dataset_name}" + (f" ({data.dataset_config_name})" if data.dataset_config_name else "")
+    name = " ".join(filter(None, (data.dataset_name, data.dataset_config_name)))
     try:
-        table = datasets.load_dataset(data.dataset_name, data.dataset_config_name, split=split)
+        tables = datasets.load_dataset(data.dataset_name, data.dataset_config_name, revision=data.dataset_revision)
     except Exception as error:  # the library raises many kinds; each of them ends here, in one sentence
         why = (
             "the Hugging Face Hub can't be reached" if is_offline() else f"{type(error).__name__}: {_first_line(error)}"
         )
         raise InputError(
-            f"dataset {spec}, split {split}, can't be loaded: {why}; use --train_file and --validation_file with local "
-            f"rows, or one of the embedded sources {', '.join(EMBEDDED)}."
+            f"dataset {name} can't be loaded: {why}; use --train_file and --validation_file with local rows, or one of "
+            f"the embedded sources {', '.join(EMBEDDED)}."
         ) from None
-    table = table.select(range(min(limit or len(table), len(table))))
-    return [_row(record, data, f"{spec}, {split} row {i}", f"{split}-{i:06d}") for i, record in enumerate(table)]
+    if "train" not in tables:
+        raise InputError(
+            f"dataset {name} has no split train: it has {', '.join(tables)}; save its rows to local files."
+        )
+    splits = {
+        split: MappedRows(tables[split], data, name, split)
+        for split in ("train", "validation", "test")
+        if split in tables
+    }
+    for split, rows in splits.items():
+        splits[split] = rows.without_empty_texts()
+        if len(splits[split]) < len(rows):
+            notes.append(f"{len(rows) - len(splits[split])} empty texts of {name} {split} are left out")
+    return splits
+
+
+def _hub_corpus(data: DataArguments, probe_samples: int) -> Corpus:
+    notes: list[str] = []
+    splits = _hub_splits(data, notes)
+    train, validation, test = (splits.get(split) for split in ("train", "validation", "test"))
+    name = " ".join(
+        filter(None, (data.dataset_name, data.dataset_config_name, (data.dataset_revision or "")[:8] or None))
+    )
+    held_out = f"{name} validation"
+    if validation is None:
+        held_out = f"the end of {name} train"
+        train, validation = _hold_out(train, f"{name} train", data, probe_samples, notes)
+    if test is not None:
+        _first(test, data.max_predict_samples, "--max_predict_samples", f"{name} test")
+    corpus = Corpus(
+        train=_first(train, data.max_train_samples, "--max_train_samples", f"{name} train"),
+        validation=validation,
+        test=[] if test is None else test[: data.max_predict_samples or DEFAULT_PREDICT_ROWS],
+        probes=[],
+        provenance={
+            "train": {"source": f"{name} train"},
+            "validation": {"source": held_out},
+            "test": {"source": held_out if test is None else f"{name} test"},
+            "probes": {"source": held_out},
+        },
+        notes=notes,
+    )
+    _share_validation_rows(corpus, data, probe_samples)
+    return corpus
 
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
 
 
+# --- a mixture -------------------------------------------------------------------------------------------------
+
+
+def _mixed_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
+    wanted = {
+        "train": data.max_train_samples or DEFAULT_TRAIN_ROWS,
+        "validation": data.max_eval_samples or DEFAULT_EVAL_ROWS,
+        "test": data.max_predict_samples or DEFAULT_PREDICT_ROWS,
+        "probes": probe_samples,
+    }
+    files = writing_sources.pairs("--source_files", data.source_files)
+    mixture = writing_sources.mix(writing_sources.weights(data.mixture), files, wanted, seed, data.text_unit)
+    provenance = {}
+    for use, counts in mixture.counts.items():
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        provenance[use] = {"source": f"mixture of {parts}", "counts": counts}
+    provenance["train"]["samples"] = mixture.samples  # the same for all uses
+    return Corpus(**mixture.rows, provenance=provenance)
+
+
 # --- all of them -----------------------------------------------------------------------------------------------
 
 
 def load_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
-    """Rows for training, choosing, testing and probing. Raises InputError for everything that is wrong with them."""
-    if data.dataset_name in EMBEDDED:
+    """Rows for training, choosing, testing and probing. Raises InputError for everything that is wrong with them, also
+    for fewer rows than were asked for."""
+    if data.mixture:
+        corpus = _mixed_corpus(data, probe_samples, seed)
+    elif data.dataset_name in EMBEDDED:
         corpus = _embedded_corpus(data, probe_samples, seed)
     elif data.dataset_name:
-        corpus = Corpus(
-            train=_hub_rows(data, "train", data.max_train_samples),
-            validation=_hub_rows(data, "validation", None),
-            test=_hub_rows(data, "test", data.max_predict_samples or DEFAULT_PREDICT_ROWS),
-            probes=[],
-            provenance={
-                use: {"source": f"{data.dataset_name} {data.dataset_config_name or ''} {split}".strip()}
-                for use, split in (
-                    ("train", "train"),
-                    ("validation", "validation"),
-                    ("test", "test"),
-                    ("probes", "validation"),
-                )
-            },
-        )
-        _share_validation_rows(corpus, data, probe_samples)
+        corpus = _hub_corpus(data, probe_samples)
     else:
-        validation_file, test_file = data.validation_file, data.test_file
-        corpus = Corpus(
-            train=read_rows(data.train_file, data, data.max_train_samples),
-            validation=read_rows(validation_file, data),
-            test=read_rows(test_file, data, data.max_predict_samples or DEFAULT_PREDICT_ROWS) if test_file else [],
-            probes=[],
-            provenance={
-                "train": {"source": data.train_file},
-                "validation": {"source": validation_file},
-                "test": {"source": test_file or validation_file},
-                "probes": {"source": validation_file},
-            },
-        )
-        _share_validation_rows(corpus, data, probe_samples)
-    for use in ("train", "validation", "test", "probes"):
-        corpus.provenance[use]["rows"] = len(getattr(corpus, use))
+        corpus = _local_corpus(data, probe_samples)
+    for use in USES:
+        rows = getattr(corpus, use)
+        corpus.provenance[use] |= {"rows": len(rows), "sha256": fingerprint(rows)}
     return corpus
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """sha256 of what the rows say, and of their order: runs of equal fingerprints have seen the same data."""
+    digest = hashlib.sha256()
+    for row in rows:
+        text = "\0".join((row["id"], row["cluster"], row.get("group", ""), row["source"], row["target"], ""))
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _first(rows: Sequence[Row], limit: int | None, flag: str, where: str) -> Sequence[Row]:
+    """The first `limit` rows. Raises InputError where there are fewer: no run uses less than was asked for."""
+    if limit is not None and len(rows) < limit:
+        raise InputError(
+            f"{where} has only {len(rows)} rows, and {flag} asks for {limit}: lower it, or give more rows."
+        )
+    return rows[:limit]
+
+
+def _hold_out(
+    rows: Sequence[Row], where: str, data: DataArguments, probe_samples: int, notes: list[str]
+) -> tuple[Sequence[Row], Sequence[Row]]:
+    """(the first rows, the last --validation_split_percentage of them). Raises InputError where these are too few."""
+    share = data.validation_split_percentage
+    n_held = round(len(rows) * share / 100)
+    needed = (data.max_eval_samples or 1) + (data.max_predict_samples or 1) * (data.test_file is None)
+    needed += min(8, probe_samples)
+    if n_held < needed:
+        raise InputError(
+            f"{where} has {len(rows)} rows, and the {share:g}% of them that are held out are {n_held} of the {needed} "
+            f"that validation, test and probes need: raise --validation_split_percentage, cut the text into more rows "
+            f"(--text_unit paragraph or line), or give a --validation_file."
+        )
+    notes.append(f"no validation rows given: the last {share:g}% of {where} ({n_held} rows) are held out")
+    return rows[: len(rows) - n_held], rows[len(rows) - n_held :]
 
 
 def _share_validation_rows(corpus: Corpus, data: DataArguments, probe_samples: int) -> None:
     """Divide the validation rows, in their order: first to choose the best model, then to test (without a test file),
     the rest to probe. Where they do not suffice, uses overlap, and that is noted."""
     rows = corpus.validation
+    where = corpus.provenance["validation"]["source"]
+    _first(rows, data.max_eval_samples, "--max_eval_samples", where)
+    if not corpus.test:
+        _first(rows, data.max_predict_samples, "--max_predict_samples", where)
     n_test = 0 if corpus.test else data.max_predict_samples or min(DEFAULT_PREDICT_ROWS, len(rows) // 3)
     n_eval = data.max_eval_samples or max(1, min(DEFAULT_EVAL_ROWS, (len(rows) - n_test) // 2))
     corpus.validation = rows[:n_eval]

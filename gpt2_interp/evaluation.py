@@ -43,6 +43,15 @@ class TargetLosses:
         order = np.argsort(dealt)
         return TargetLosses(total[order], tokens[order])
 
+    def of(self, examples: Sequence[bool]) -> TargetLosses:
+        """Of some of the examples; examples: [example] bool."""
+        return TargetLosses(self.total[examples], self.tokens[examples])
+
+    def summed(self, clusters: Sequence[str]) -> TargetLosses:
+        """One entry a cluster, so that intervals resample whole clusters; clusters: [example] names."""
+        _, index = np.unique(np.asarray(clusters), return_inverse=True)
+        return TargetLosses(np.bincount(index, self.total), np.bincount(index, self.tokens).astype(np.int64))
+
 
 @torch.inference_mode()
 def target_losses(

@@ -293,11 +293,19 @@ def read_scores(paths: RunPaths) -> tuple[dict[str, Any], str]:
 def score_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     """{"columns": names, "rows": [(system, [text per column])]}; None without scores."""
     systems = [(key, metrics[key]) for key in SYSTEMS if isinstance(metrics.get(key), dict)]
-    columns = [score for score in SCORES if any(_is_number(entry.get(score)) for _, entry in systems)]
+    names = SCORE_NAMES | {score: f"perplexity, {source}" for score, source in _source_scores(metrics).items()}
+    columns = [score for score in names if any(_is_number(entry.get(score)) for _, entry in systems)]
     if not columns:
         return None
     rows = [(SYSTEMS[key], [*(interval(entry, c) for c in columns), str(entry.get("n", ""))]) for key, entry in systems]
-    return {"columns": [*(SCORE_NAMES[column] for column in columns), "rows scored"], "rows": rows}
+    return {"columns": [*(names[column] for column in columns), "rows scored"], "rows": rows}
+
+
+def _source_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """{"perplexity_wikitext": "wikitext", ...}: the sources of a mixture that the test rows come from."""
+    test = metrics.get("test")
+    counts = test.get("counts") if isinstance(test, Mapping) else None
+    return {f"perplexity_{source}": source for source in counts} if isinstance(counts, Mapping) else {}
 
 
 def interval(entry: Mapping[str, Any], score: str) -> str:

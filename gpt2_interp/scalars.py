@@ -95,7 +95,13 @@ SCORES: Sequence[Scalar] = (
     Scalar("fact_recall_<slot>", "%", "the same for one kind of value"),
     Scalar("loss", "nats/token", "of the reference targets, all tokens alike"),
     Scalar("perplexity", "1", "exp of it"),
-    Scalar("loss_shuffled_prompt", "nats/token", "of the same targets behind another row's prompt (creative writing)"),
+    Scalar("loss_<source>", "nats/token", "of the rows from one source of a --mixture"),
+    Scalar("perplexity_<source>", "1", "exp of it"),
+    Scalar(
+        "loss_shuffled_prompt",
+        "nats/token",
+        "of the same targets, those with a prompt behind another row's (creative writing)",
+    ),
     Scalar("perplexity_shuffled_prompt", "1", "exp of it"),
-    Scalar("n", "rows", "test rows"),
+    Scalar("n", "rows", "test rows; with --block_size blocks of them, and intervals resample whole texts and prompts"),
 )

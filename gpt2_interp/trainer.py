@@ -13,7 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from gpt2_interp.evaluation import TargetLosses, perplexity, target_losses
-from gpt2_interp.examples import IGNORED, Example
+from gpt2_interp.examples import IGNORED, Example, token_counts
 from gpt2_interp.pace import Pace
 from gpt2_interp.packing import pack, packed_attention, packed_loss
 from gpt2_interp.progress import Progress
@@ -108,7 +108,7 @@ class SupervisedTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         settings, examples = self.args, self.train_dataset.examples
         return EpochOrder(
-            [len(example.input_ids) for example in examples],
+            token_counts(examples).tolist(),
             settings.train_batch_size * settings.gradient_accumulation_steps * settings.world_size,
             settings.train_sampling_strategy == "group_by_length",
             settings.data_seed if settings.data_seed is not None else settings.seed,

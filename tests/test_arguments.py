@@ -7,9 +7,12 @@ from gpt2_interp.snapshots import finite
 RANDOM_NEWS = ["--config_name", "gpt2", "--dataset_name", "synthetic_news", "--run_name", "r"]
 
 
+NEEDED = {"custom_text": ["--train_file", "mine.txt"]}  # what a preset can't know
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_parses_and_names_its_run(name):
-    _, _, _, training = parse_arguments([name])
+    _, _, _, training = parse_arguments([name, *NEEDED.get(name, [])])
     assert training.run_name == name
     assert training.output_dir == f"checkpoints/{name}"
 
@@ -35,6 +38,44 @@ def test_a_preset_may_be_a_path_and_holds_lists(tmp_path):
     assert training.run_name == "own"
 
 
+def test_the_presets_of_the_real_experiments():
+    model, data, _, training = parse_arguments(["cnn_dailymail"])
+    assert (data.dataset_name, data.dataset_config_name) == ("abisee/cnn_dailymail", "3.0.0")
+    assert (model.tuning, training.learning_rate, training.optim) == ("full", 5e-5, "adamw_torch")
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (2, 8)
+    assert training.num_train_epochs == 3 and training.save_total_limit == 2 and data.max_predict_samples >= 500
+    model, data, _, training = parse_arguments(["creative_writing"])
+    assert (model.tuning, data.block_size, data.max_train_samples, data.max_eval_samples) == ("lora", 512, 20000, 2000)
+    assert data.mixture[0] == "writingprompts=0.4" and len(data.mixture) == 4
+    assert (training.learning_rate, training.per_device_train_batch_size, training.num_train_epochs) == (5e-4, 8, 5)
+
+
+def test_a_preset_gives_way_to_the_command_lines_model_and_data():
+    local = ["--train_file", "a.jsonl", "--validation_file", "b.jsonl"]
+    model, data, _, _ = parse_arguments(["cnn_dailymail", "--config-name=gpt2", "--tokenizer_name", "folder", *local])
+    assert (model.model_name_or_path, model.config_name, model.tokenizer_name) == (None, "gpt2", "folder")
+    assert (data.dataset_name, data.dataset_config_name, data.dataset_revision) == (None, None, None)
+    assert (data.train_file, data.validation_file) == ("a.jsonl", "b.jsonl")
+    assert data.max_eval_samples is None and data.max_predict_samples is None  # were of the preset's dataset
+    _, data, _, _ = parse_arguments(["creative_writing", "--train-file=a.txt"])
+    assert data.mixture == [] and data.train_file == "a.txt" and data.block_size == 512
+    _, data, _, _ = parse_arguments(["cnn_dailymail", "--dataset_name", "a/b"])
+    assert (data.dataset_name, data.dataset_config_name) == ("a/b", None)
+    _, data, _, _ = parse_arguments(["quickstart_stories", "--mixture", "wikitext=1", "rocstories=1"])
+    assert data.dataset_name is None and data.mixture == ["wikitext=1", "rocstories=1"]
+    model, *_ = parse_arguments(["pretrain_tiny", "--model_name_or_path", "gpt2"])
+    assert (model.config_name, model.config_overrides, model.copying_start) == (None, None, False)
+
+
+def test_a_flag_keeps_the_settings_that_it_does_not_replace(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("config_name: gpt2\ntrain_file: a.jsonl\nvalidation_file: b.jsonl\nmax_train_samples: 7\n")
+    _, data, _, _ = parse_arguments([str(path), "--train_file", "c.jsonl"])
+    assert (data.train_file, data.validation_file, data.max_train_samples) == ("c.jsonl", "b.jsonl", 7)
+    _, data, _, _ = parse_arguments(["creative_writing", "--mixture", "wikitext=1"])
+    assert data.max_train_samples == 20000
+
+
 def test_each_checkpoint_is_evaluated():
     training = parse_arguments([*RANDOM_NEWS, "--save_steps", "7"])[3]
     assert (training.eval_strategy, training.eval_steps) == ("steps", 7)
@@ -56,15 +97,29 @@ def test_settings_can_be_written_as_json():
         (["quickstart", "--run_name", ".hidden"], ["--run_name"]),
         (["quickstart", "--output_dir", "x"], ["--output_dir", "--run_name"]),
         (["quickstart", "--resume", "--overwrite"], ["--resume", "--overwrite"]),
-        (["quickstart", "--config_name", "gpt2"], ["--model_name_or_path", "--config_name"]),
-        (["quickstart", "--train_file", "x.jsonl"], ["--dataset_name", "--train_file"]),
+        ([*RANDOM_NEWS, "--model_name_or_path", "gpt2"], ["--model_name_or_path", "--config_name"]),
+        ([*RANDOM_NEWS, "--train_file", "x.jsonl"], ["--dataset_name", "--train_file", "--mixture"]),
+        (["custom_text"], ["--dataset_name", "--train_file", "--mixture"]),
+        (["quickstart", "--validation_file", "x.jsonl"], ["--validation_file", "--train_file"]),
+        (["cnn_dailymail", "--mixture", "wikitext=1"], ["--mixture", "--task creative_writing"]),
+        (["creative_writing", "--mixture", "wikipedia=1"], ["'wikipedia' is no source", "wikitext"]),
+        (["creative_writing", "--mixture", "wikitext=x"], ["'x' is no weight for wikitext"]),
+        (["creative_writing", "--source_files", "wikitext"], ["--source_files", "wikitext=VALUE"]),
+        (
+            ["creative_writing", "--mixture=wikitext=1", "--source_files", "rocstories=a"],
+            ["rocstories is not in --mix"],
+        ),
+        (["quickstart", "--block_size", "64"], ["--block_size", "creative_writing"]),
+        (["creative_writing", "--block_size", "7"], ["--block_size must be at least 8"]),
+        (["quickstart", "--validation_split_percentage", "60"], ["--validation_split_percentage", "at most 50"]),
+        (["custom_text", "--train_file", "a.txt", "--text_unit", "word"], ["invalid choice", "paragraph"]),
         (["quickstart", "--learning_rate", "0"], ["--learning_rate"]),
         (["quickstart", "--max_train_samples", "0"], ["--max_train_samples"]),
         (["quickstart", "--eval_steps", "3"], ["--eval_steps", "--save_steps"]),
         (["quickstart", "--resume_from_checkpoint=x"], ["--resume finds"]),
         (["quickstart", "--load_best_model_at_end", "true"], ["best_model/"]),
         (["quickstart", "--tuning", "half"], ["invalid choice", "lora"]),
-        ([*RANDOM_NEWS, "--tuning", "lora"], ["--model_name_or_path"]),
+        ([*RANDOM_NEWS, "--tuning", "lora"], ["--model_name_or_path", "--tuning full"]),
         (RANDOM_NEWS[2:], ["--model_name_or_path", "--config_name"]),
         (RANDOM_NEWS[:2] + RANDOM_NEWS[4:], ["--dataset_name", "--train_file"]),
         (RANDOM_NEWS[:4], ["--run_name"]),

@@ -7,7 +7,7 @@ from rouge_score import rouge_scorer
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.comparison import shuffled_prompts
-from gpt2_interp.evaluation import interval, lead3, loss_scores, rouge_scores, sentences, target_losses
+from gpt2_interp.evaluation import TargetLosses, interval, lead3, loss_scores, rouge_scores, sentences, target_losses
 from gpt2_interp.examples import Example, collate
 
 
@@ -93,3 +93,20 @@ def test_shuffled_prompts_give_no_target_its_own():
         assert other.target_ids == own.target_ids
         assert other.source_ids and not set(other.source_ids) & set(own.source_ids)
         assert len(other.input_ids) <= 5
+
+
+def test_plain_texts_among_prompted_ones_stay_as_they_are():
+    plain = [example(f"plain {i}", [], [30 + i, 0]) for i in range(2)]
+    prompted = [example(str(i), [10 + i], [20 + i, 0]) for i in range(2)]
+    mixed = shuffled_prompts([plain[0], prompted[0], plain[1], prompted[1]], n_positions=8)
+    assert mixed[0] == plain[0] and mixed[2] == plain[1]
+    assert [e.source_ids for e in mixed] == [(), (11,), (), (10,)]
+
+
+def test_losses_of_clusters_and_of_some_examples():
+    losses = TargetLosses(np.asarray([1.0, 2.0, 4.0, 8.0]), np.asarray([1, 2, 3, 4]))
+    summed = losses.summed(["b", "a", "b", "c"])
+    assert (summed.total.tolist(), summed.tokens.tolist()) == ([2.0, 5.0, 8.0], [2, 4, 4])
+    assert summed.mean_per_token() == losses.mean_per_token() == 1.5
+    some = losses.of(np.asarray([True, False, False, True]))
+    assert (some.total.tolist(), some.tokens.tolist()) == ([1.0, 8.0], [1, 4])

@@ -261,7 +261,7 @@ def test_tensorboard_compares_runs_by_settings_and_results(news_run, stories_run
 
 
 def test_local_rows_and_a_new_tokenizer_from_random_weights(root, tmp_path):
-    for name, seed, count in (("train", 0, 30), ("validation", 1, 30)):
+    for name, seed, count in (("train", 0, 40), ("validation", 1, 30)):
         rows = news_rows(count, seed, "train")
         lines = (json.dumps({"doc": r["article"], "tldr": r["highlights"]}) + "\n" for r in rows)
         (tmp_path / f"{name}.jsonl").write_text("".join(lines))

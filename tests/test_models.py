@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from gpt2_interp.arguments import ModelArguments
+from gpt2_interp.arguments import ModelArguments, parse_arguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.models import GPT2_SHAPES, add_lora, describe, load_base, load_config, load_tokenizer, train_tokenizer
 from gpt2_interp.synthetic_text import pretraining_texts
@@ -39,6 +39,10 @@ def test_lora_trains_the_published_numbers_of_parameters():
         sizes = describe(model)
         assert sizes["trainable_parameters"] == trained
         assert sizes["parameters"] == PARAMETERS["gpt2"] + trained
+    preset = parse_arguments(["creative_writing"])[0]
+    with torch.device("meta"):
+        sizes = describe(add_lora(GPT2LMHeadModel(load_config("gpt2")), preset, seed=0))
+    assert f"{100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%" == "0.354%"
     with pytest.raises(InputError, match="--lora_target_modules"):
         add_lora(
             GPT2LMHeadModel(load_config("gpt2", "n_layer=1,n_embd=48")),

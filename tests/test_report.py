@@ -150,3 +150,10 @@ def test_numbers():
     assert interval({"rouge1": 40}, "rouge1") == "40.0" and interval({"rouge1": None}, "rouge1") == "–"
     a, b = {"x_low": 1, "x_high": 2}, {"x_low": 2, "x_high": 3}
     assert overlap(a, b, "x").endswith("intervals overlap") and overlap(a, {}, "x") == ""
+
+
+def test_the_score_table_has_a_column_for_each_source_of_a_mixture():
+    scores = {"perplexity": 3.0, "perplexity_wikitext": 2.0, "perplexity_wikitext_low": 1.0, "n": 4}
+    table = score_table({"base": scores, "tuned": scores, "test": {"counts": {"wikitext": 4}}})
+    assert table["columns"] == ["perplexity", "perplexity, wikitext", "rows scored"]
+    assert score_table({"base": scores, "test": {"counts": 3}})["columns"] == ["perplexity", "rows scored"]

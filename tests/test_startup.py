@@ -79,6 +79,14 @@ def test_names_are_found_in_preset_and_flags(tmp_path):
     assert startup.given_names(["no_such_preset", "--help"], tmp_path) == {}
 
 
+def test_names_that_the_flags_replace_are_not_looked_for(tmp_path):
+    (tmp_path / "p.yaml").write_text("model_name_or_path: gpt2\ndataset_name: a/b\n")
+    local = ["--config-name=gpt2", "--tokenizer_name", "folder", "--train_file", "a.jsonl"]
+    assert startup.given_names(["p", *local], tmp_path) == {"--tokenizer_name": "folder"}
+    assert startup.given_names(["p", "--mixture", "wikitext=1"], tmp_path) == {"--model_name_or_path": "gpt2"}
+    assert startup.given_names(["p", "--dataset_name", "c/d"], tmp_path)["--dataset_name"] == "c/d"
+
+
 def test_the_script_says_so_within_five_seconds(tmp_path):
     """A subprocess, because what counts is that nothing heavy is imported before."""
     repository = Path(__file__).resolve().parents[1]
