@@ -1,0 +1,346 @@
+#!/usr/bin/env python
+"""How fast and how large is training here, held against the usual recipe and a good one. Prints ratios.
+
+    python benchmarks/training.py                         GPT-2 124M on real CNN/DailyMail rows; 10 to 20 minutes on 2 cores
+    python benchmarks/training.py --repeats 1 --recipes usual ours
+    python benchmarks/training.py --out benchmarks/results/my_machine.json
+
+Recipes take turns, each turn in a process of its own: an optimizer step to warm up, one or more that are timed. Rows are the
+same, 16 examples a step. Medians over turns. The weights are random; their values don't change what is computed.
+
+usual     Hugging Face's Trainer, rows padded to 512, float32, dropout 0.1 everywhere, loss on every position, batch 2
+good      the same with bf16 autocast, padding to the longest of the batch, no attention dropout
+ours      as ./run_experiment.sh cnn_dailymail trains: packed, loss on targets, no attention dropout, batch by memory
+...       with changes that their names tell; "dropout" is attention dropout 0.1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["HF_HUB_OFFLINE"] = "1"
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+LENGTH, SOURCE, TARGET = 512, 448, 64
+EFFECTIVE = 16
+RECIPES = {
+    "usual": {"recipe": "usual", "attn_pdrop": 0.1},
+    "usual, no dropout": {"recipe": "usual", "attn_pdrop": 0.0},
+    "good": {"recipe": "good", "attn_pdrop": 0.0},
+    "ours": {"recipe": "ours", "attn_pdrop": 0.0},
+    "ours, fp32": {"recipe": "ours", "attn_pdrop": 0.0, "precision": "fp32"},
+    "ours, dropout": {"recipe": "ours", "attn_pdrop": 0.1},
+    "ours, LoRA": {"recipe": "ours", "attn_pdrop": 0.0, "tuning": "lora"},
+}
+# (what is measured, against what, the project's bar on a CPU with bf16 instructions, on one without)
+RATIOS = (
+    ("ours", "usual", 3.0, None),
+    ("ours, fp32", "usual", 1.6, 1.6),
+    ("ours, dropout", "usual", None, None),
+    ("ours", "usual, no dropout", None, None),
+    ("ours", "good", 1.3, None),
+)
+
+
+# --- one turn, in a process of its own ---------------------------------------------------------------------------
+
+
+def turn(settings: dict, data: Path, steps: int) -> dict:
+    """Train `steps` optimizer steps after one that warms up. {"seconds" of each, "examples", "peak_bytes", "flops", ...}"""
+    import torch
+    import transformers
+    from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, TrainingArguments
+
+    from gpt2_interp.memory import peak_bytes
+    from gpt2_interp.models import load_tokenizer
+    from gpt2_interp.precision import choose_precision, set_precision
+
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    config = GPT2Config(attn_pdrop=settings["attn_pdrop"])
+    model = GPT2LMHeadModel(config)
+    tokenizer = load_tokenizer(str(data / "gpt2_tokenizer"))
+    examples = real_examples(data, tokenizer, (1 + steps) * EFFECTIVE)
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            wait(args.device)
+            self.start = time.perf_counter()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            wait(args.device)
+            seconds.append(time.perf_counter() - self.start)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, max_steps=1 + steps, per_device_train_batch_size=2, gradient_accumulation_steps=EFFECTIVE // 2,
+            save_strategy="no", report_to="none", disable_tqdm=True, logging_strategy="no", remove_unused_columns=False,
+            train_sampling_strategy="sequential", dataloader_pin_memory=False,
+        )  # fmt: skip
+        wanted = "fp32" if settings["recipe"] == "usual" else settings.get("precision", "auto")
+        precision = choose_precision(wanted, config, arguments.device)
+        set_precision(arguments, precision)
+        make = ours if settings["recipe"] == "ours" else theirs
+        trainer = make(settings, model, arguments, examples, tokenizer, Clock())
+        trainer.train()
+        peak = peak_bytes(arguments.device)
+        flops = step_flops(trainer, next(iter(trainer.get_train_dataloader())))
+    batch = arguments.per_device_train_batch_size
+    return {
+        "seconds": seconds[1:],
+        "examples": EFFECTIVE,
+        "tokens": sum(len(example.input_ids) for example in examples[:EFFECTIVE]),
+        "batch": batch,
+        "precision": precision.name,
+        "peak_bytes": peak,
+        "flops_per_example": flops / batch,
+        "matmul_rate": matmul_rate(arguments.device, precision.dtype),
+    }
+
+
+def real_examples(data: Path, tokenizer, count: int):
+    from gpt2_interp.examples import ExampleBuilder
+
+    with open(data / "cnn_dailymail" / "train.jsonl", encoding="utf-8") as file:
+        records = [json.loads(line) for line in file][:count]
+    rows = [{"id": str(i), "source": r["article"], "target": r["highlights"]} for i, r in enumerate(records)]
+    assert len(rows) == count, f"{count} rows wanted, {len(rows)} there: fewer --steps"
+    return ExampleBuilder(tokenizer, "summarization", SOURCE, TARGET, 1024).build(rows)[0]
+
+
+def ours(settings, model, arguments, examples, tokenizer, clock):
+    from gpt2_interp.arguments import ExperimentArguments, ModelArguments
+    from gpt2_interp.memory import settle_batch
+    from gpt2_interp.models import add_lora, fuse_gelu
+    from gpt2_interp.trainer import SupervisedTrainer
+
+    fuse_gelu(model)
+    if settings.get("tuning") == "lora":
+        model = add_lora(model, ModelArguments(), 0)
+    arguments.per_device_train_batch_size = arguments.gradient_accumulation_steps = None
+    print(settle_batch(ExperimentArguments(effective_batch_size=EFFECTIVE), arguments, model, examples), file=sys.stderr)
+    return SupervisedTrainer(
+        model=model, args=arguments, train_examples=examples, eval_examples=examples[:1], processing_class=tokenizer,
+        callbacks=[clock],
+    )  # fmt: skip
+
+
+def theirs(settings, model, arguments, examples, tokenizer, clock):
+    """Hugging Face's own Trainer, loss and collation; good: padded to the longest of the batch only."""
+    import torch
+    from transformers import Trainer
+
+    longest = None if settings["recipe"] == "good" else LENGTH
+
+    def collate(rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        width = longest or max(map(len, rows))
+        ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+        return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+
+    rows = [list(example.input_ids)[:LENGTH] for example in examples]
+    return Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[clock])
+
+
+def step_flops(trainer, batch) -> int:
+    """Floating point operations of the matrix products of one forward and backward pass, as executed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        trainer.training_step(trainer.model_wrapped, batch, trainer._get_num_items_in_batch([batch], trainer.args.device))
+    return counter.get_total_flops()
+
+
+def matmul_rate(device, dtype) -> float:
+    """Best rate (operations/s) of matrix products of the sizes of an MLP block, in this precision."""
+    import torch
+
+    x = torch.randn(2048, 768, device=device, dtype=dtype)
+    w = torch.randn(768, 3072, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(20):
+        wait(x.device)
+        start = time.perf_counter()
+        for _ in range(4):
+            x @ w
+        wait(x.device)
+        best = max(best, 4 * 2 * 2048 * 768 * 3072 / (time.perf_counter() - start))
+    return best
+
+
+def wait(device) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# --- generation, in one process ----------------------------------------------------------------------------------
+
+
+def generation(data: Path, repeats: int) -> dict:
+    """Seconds to generate 64 tokens for each of 16 real prompts of 448 tokens, together and one by one."""
+    import torch
+    import transformers
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from gpt2_interp.decoding import generate
+    from gpt2_interp.models import fuse_gelu, load_tokenizer
+    from gpt2_interp.precision import Precision
+
+    transformers.logging.set_verbosity_error()
+    tokenizer = load_tokenizer(str(data / "gpt2_tokenizer"))
+    prompts = [example.prompt_ids for example in real_examples(data, tokenizer, 64)]
+    prompts = [prompt for prompt in prompts if len(prompt) >= SOURCE][:16]
+    assert len(prompts) == 16
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = GPT2LMHeadModel(GPT2Config()).to(device)
+    fuse_gelu(model)
+    model.generation_config.suppress_tokens = [tokenizer.eos_token_id]  # all of them 64 tokens long
+    seconds: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for name in ("bf16", "fp32"):
+            for batch_size in (16, 1):
+                start = time.perf_counter()
+                generate(
+                    model, tokenizer, prompts, TARGET, batch_size=batch_size,
+                    context=lambda name=name: Precision(name, "").autocast(device),
+                )  # fmt: skip
+                seconds.setdefault(f"{name}, batch {batch_size}", []).append(time.perf_counter() - start)
+    return seconds
+
+
+# --- all turns ---------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=default_data(), help="folder with cnn_dailymail/, gpt2_tokenizer/")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each recipe")
+    parser.add_argument("--steps", type=int, default=1, help="timed optimizer steps of a turn")
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), choices=list(RECIPES), metavar="RECIPE")
+    parser.add_argument("--no_generation", action="store_true", help="training only")
+    parser.add_argument("--out", type=Path, help="keep all figures in this JSON file")
+    parser.add_argument("--turn", choices=[*RECIPES, "generation"], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if not (given.data / "cnn_dailymail").is_dir():
+        sys.exit(f"error: no real rows in {given.data}: give --data, or set GPT2_INTERP_DATA.")
+    if given.turn:
+        is_generation = given.turn == "generation"
+        print(json.dumps(generation(given.data, given.repeats) if is_generation
+                         else turn(RECIPES[given.turn], given.data, given.steps)))  # fmt: skip
+        return
+    turns: dict[str, list[dict]] = {name: [] for name in given.recipes}
+    for repeat in range(given.repeats):
+        for name in given.recipes:
+            turns[name].append(in_a_process(given, name))
+            latest = turns[name][-1]
+            print(f"{repeat + 1}/{given.repeats} {name:18} {rate(latest):6.3f} examples/s", file=sys.stderr, flush=True)
+    figures = {"machine": machine(), "training": {name: summary(results) for name, results in turns.items()}}
+    show_training(figures["training"])
+    if not given.no_generation:
+        figures["generation"] = in_a_process(given, "generation")
+        show_generation(figures["generation"])
+    if given.out:
+        given.out.write_text(json.dumps({**figures, "turns": turns}, indent=1) + "\n", encoding="utf-8")
+
+
+def default_data() -> Path:
+    return Path(os.environ.get("GPT2_INTERP_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def in_a_process(given, name: str) -> dict:
+    command = [sys.executable, __file__, "--data", str(given.data), "--steps", str(given.steps), "--turn", name,
+               "--repeats", str(given.repeats)]  # fmt: skip
+    # The same allocator for all, as run_experiment.sh sets it.
+    allocator = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+    result = subprocess.run(command, capture_output=True, text=True, env={**allocator, **os.environ}, check=False)
+    if result.returncode:
+        sys.exit(f"error: {name} failed:\n{result.stderr[-3000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def rate(result: dict) -> float:
+    return result["examples"] * len(result["seconds"]) / sum(result["seconds"])
+
+
+def summary(results: list[dict]) -> dict:
+    """Medians over turns."""
+    rates = [rate(result) for result in results]
+    speed = statistics.median(rates)
+    best_matmul = max(result["matmul_rate"] for result in results)
+    first = results[0]
+    return {
+        "examples_per_second": speed,
+        "range": [min(rates), max(rates)],
+        "tokens_per_second": speed * first["tokens"] / first["examples"],
+        "batch": first["batch"],
+        "precision": first["precision"],
+        "peak_gb": statistics.median(result["peak_bytes"] for result in results) / 1e9,
+        "utilisation": speed * first["flops_per_example"] / best_matmul,
+        "matmul_gflops": best_matmul / 1e9,
+    }
+
+
+def show_training(summaries: dict[str, dict]) -> None:
+    print(f"\n{'recipe':20}{'batch':>6}{'':>6}{'examples/s':>11}{'(range)':>17}{'tokens/s':>10}{'peak GB':>9}{'matmul use':>12}")
+    for name, s in summaries.items():
+        span = f"({s['range'][0]:.3f}-{s['range'][1]:.3f})"
+        print(
+            f"{name:20}{s['batch']:>6}{s['precision']:>6}{s['examples_per_second']:>11.3f}{span:>17}"
+            f"{s['tokens_per_second']:>10.0f}{s['peak_gb']:>9.2f}{s['utilisation']:>11.0%} of {s['matmul_gflops']:.0f} GFLOP/s"
+        )
+    print()
+    for name, against, bar, bar_without_bf16 in RATIOS:
+        if name in summaries and against in summaries:
+            a, b = summaries[name], summaries[against]
+            wanted = bar if a["precision"] != "fp32" or name != "ours" else bar_without_bf16 or 1.6
+            print(
+                f"{name} / {against}: {a['examples_per_second'] / b['examples_per_second']:.2f} times the examples/s"
+                f"{f' (bar: {wanted})' if wanted else ''}, {a['peak_gb'] / b['peak_gb']:.2f} of the memory"
+            )
+
+
+def show_generation(seconds: dict[str, list[float]]) -> None:
+    for name, bar in (("bf16", 2.5), ("fp32", 1.4)):
+        together, single = (statistics.median(seconds[f"{name}, batch {size}"]) for size in (16, 1))
+        print(
+            f"generation, {name}: batch 16 takes {together:.1f} s, one by one {single:.1f} s: "
+            f"{single / together:.2f} times as fast (bar: {bar})"
+        )
+
+
+def machine() -> dict:
+    import torch
+
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return {
+        "cpu": name,
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+if __name__ == "__main__":
+    main()
