@@ -27,12 +27,13 @@ import os  # noqa: E402
 import time  # noqa: E402
 
 import transformers  # noqa: E402
-from transformers import set_seed  # noqa: E402
+from transformers import EarlyStoppingCallback, set_seed  # noqa: E402
 
-from gpt2_interp import comparison, run_files  # noqa: E402
+from gpt2_interp import comparison, resuming, run_files  # noqa: E402
 from gpt2_interp.arguments import as_settings, parse_arguments  # noqa: E402
-from gpt2_interp.checkpoints import load_finished, newest_checkpoint  # noqa: E402
+from gpt2_interp.checkpoints import load_finished, step_of  # noqa: E402
 from gpt2_interp.corpora import load_corpus  # noqa: E402
+from gpt2_interp.event_files import AT_THE_BEGINNING, AT_THE_END, cut_event_files  # noqa: E402
 from gpt2_interp.examples import ExampleBuilder  # noqa: E402
 from gpt2_interp.models import add_lora, describe, device_name, load_base  # noqa: E402
 from gpt2_interp.probes import choose_probes  # noqa: E402
@@ -49,6 +50,20 @@ def main() -> None:
     run_files.check_free(paths, experiment)
     transformers.logging.set_verbosity_error()  # warnings that matter are raised as errors or said by us
     transformers.logging.disable_progress_bar()  # bars for reading and writing a file; training keeps its own
+    store = SnapshotStore(paths)
+    run_info = {
+        "task": data_args.task,
+        "tuning": model_args.tuning,
+        "arguments": as_settings(model_args, data_args, experiment, training),
+        "device": device_name(training),
+        **run_files.provenance(),
+    }
+    began_with = store.run_info() if experiment.resume and store.run_file.is_file() else {}
+    if experiment.resume and run_files.is_finished(paths):
+        resuming.check_settings({"arguments": began_with.get("arguments", {})}, run_info)
+        say(f"run {paths.run_name} is finished: its results are in {paths.model_outputs}/")
+        return
+    resuming.check_settings(began_with, run_info)
     set_seed(training.seed)
     seconds = {"start": time.perf_counter()}
 
@@ -68,6 +83,9 @@ def main() -> None:
     for note in corpus.notes:
         say(f"  note: {note}")
     probes = choose_probes(examples["probes"], experiment.probe_samples, seed=training.seed)
+    run_info["data"] = {use: {**corpus.provenance[use], **reports[use].remarks()} for use in reports}
+    run_info["notes"] = corpus.notes
+    resuming.check_settings(began_with, run_info)
 
     # --- the base model, before it learns anything -----------------------------------------------------------
     run_files.prepare(paths, experiment)
@@ -82,19 +100,10 @@ def main() -> None:
         f"  {sizes['trainable_parameters']:,} of {sizes['parameters']:,} parameters are trained "
         f"({100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%)"
     )
-    store = SnapshotStore(paths)
-    run_info = {
-        "task": data_args.task,
-        "tuning": model_args.tuning,
-        "arguments": as_settings(model_args, data_args, experiment, training),
-        "data": {use: {**corpus.provenance[use], **reports[use].remarks()} for use in reports},
-        "notes": corpus.notes,
-        "device": device_name(training),
-        **run_files.provenance(),
-    }
     samples_file = paths.model_outputs / "samples.jsonl"
     recorder = SnapshotRecorder(store, probes, run_info, tokenizer=tokenizer)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(paths.logs)
+    patience = experiment.early_stopping_patience
     trainer = SupervisedTrainer(
         model=model,
         args=training,
@@ -104,14 +113,20 @@ def main() -> None:
         callbacks=[
             recorder,
             SampleWriter(test.sample, test.sample_rows, str(paths.logs), run_files.line_writer(samples_file)),
+            *([EarlyStoppingCallback(patience)] if patience else []),
         ],
+        flush_before_seal=[store.log_file, samples_file, paths.logs],
     )
-    checkpoint = newest_checkpoint(paths.checkpoints) if experiment.resume else None
-    if experiment.resume:
-        say(f"  resuming from {checkpoint}" if checkpoint else "  no checkpoint yet: starting from the beginning")
+    checkpoint = trainer.resume_point() if experiment.resume else None
+    trained = checkpoint is not None and load_finished(trainer, checkpoint)
+    if experiment.resume and trainer.is_world_process_zero():
+        say(f"  resuming from {checkpoint}" if checkpoint else "  no intact checkpoint: starting from the beginning")
         run_files.cut_samples(samples_file, checkpoint)
+        cut_event_files(
+            paths.logs, step_of(checkpoint) if checkpoint else -1, AT_THE_END + (() if trained else AT_THE_BEGINNING)
+        )
     seconds["training"] = time.perf_counter()
-    if checkpoint is None or not load_finished(trainer, checkpoint):
+    if not trained:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds["trained"] = time.perf_counter()
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from gpt2_interp.durable_trainer import DurableTrainer
 from gpt2_interp.evaluation import perplexity, target_losses
 from gpt2_interp.examples import IGNORED, Example, collate
 
@@ -31,8 +32,10 @@ class ExampleDataset(Dataset):
         return {"input_ids": example.input_ids, "example": example}
 
 
-def collate_items(items: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor]:
-    return collate([item["example"] for item in items], pad_id)
+def collate_items(items: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor | list[str]]:
+    """A padded batch with the "ids" of its examples, by which `DurableTrainer` names them."""
+    examples = [item["example"] for item in items]
+    return {**collate(examples, pad_id), "ids": [example.id for example in examples]}
 
 
 def supervised_loss(model, inputs: dict[str, torch.Tensor], num_items: torch.Tensor | int | None) -> torch.Tensor:
@@ -69,7 +72,7 @@ class LengthGroups(LengthGroupedSampler):
         return iter([i for batch in [*(batches[j] for j in order), *last] for i in batch])
 
 
-class SupervisedTrainer(Trainer):
+class SupervisedTrainer(DurableTrainer):
     """Trainer over `Example`s: prompt masked, token-weighted evaluation loss and its perplexity."""
 
     def __init__(self, *args, train_examples: Sequence[Example], eval_examples: Sequence[Example], **kwargs):
