@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from gpt2_interp import startup
-from gpt2_interp.errors import InputError, run_script
+from gpt2_interp.errors import InputError, raise_full_disk_of_threads, run_script
 
 if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
     # Before the libraries are imported: they read its settings then, and take seconds.
@@ -152,6 +152,7 @@ def main() -> None:
     steps = {"best": best_step, "final": last_step}
     plain_text = not any(row["source"] for row in corpus.train)
     run_files.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
+    raise_full_disk_of_threads()
     write_json(paths.model_outputs / "metrics.json", metrics)  # last: its presence says that the run is finished
 
     # --- where to look ---------------------------------------------------------------------------------------

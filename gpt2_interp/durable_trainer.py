@@ -21,7 +21,7 @@ import torch
 from transformers import Trainer, set_seed
 
 from gpt2_interp import checkpoints
-from gpt2_interp.errors import DiskFullError, InputError, Interrupted, is_disk_full
+from gpt2_interp.errors import DiskFullError, InputError, Interrupted, is_disk_full, raise_full_disk_of_threads
 from gpt2_interp.snapshots import write_atomically
 
 NAMED_EXAMPLES = 4  # of a batch in a message; the others are counted
@@ -122,6 +122,7 @@ class DurableTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # each process writes its random state
         if self.is_world_process_zero():
             with self._removed_on_failure(folder):
+                raise_full_disk_of_threads()
                 for path in self._files_outside():
                     checkpoints.flush_to_disk(path)
                 checkpoints.seal(folder, interruption=interruption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -61,9 +62,27 @@ def is_disk_full(error: BaseException) -> bool:
     return any(words in str(error).lower() for words in DISK_FULL_WORDS)
 
 
+_full_in_threads: list[BaseException] = []
+
+
+def _thread_failed(failure) -> None:
+    """threading.excepthook: a full disk is kept for `raise_full_disk_of_threads`, anything else is shown."""
+    if is_disk_full(failure.exc_value):
+        _full_in_threads.append(failure.exc_value)
+    else:
+        threading.__excepthook__(failure)
+
+
+def raise_full_disk_of_threads() -> None:
+    """TensorBoard writes in threads, and closing it hides what failed there: raise that before it is too late."""
+    if _full_in_threads:
+        raise _full_in_threads.pop()
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`; turn an `InputError`, a full memory or disk into one line and exit status 2, Ctrl-C into
     130."""
+    hook, threading.excepthook = threading.excepthook, _thread_failed
     try:
         main()
     except InputError as error:
@@ -84,6 +103,8 @@ def run_script(main: Callable[[], None]) -> None:
             place = getattr(error, "filename", None) or "its results"
             _fail(str(DiskFullError(f"writing {place}")), 2)
         raise
+    finally:
+        threading.excepthook = hook
 
 
 def _fail(message: str, status: int) -> None:

@@ -6,6 +6,7 @@ this, because pytest's own process may have threads, which a fork does not copy.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from gpt2_interp.errors import run_script
 from gpt2_interp.run_paths import RunPaths
 
 torch.set_num_threads(1)  # before the first operation: threads of a pool would not survive a fork
+gc.freeze()  # what was imported is no garbage: a collection in a child takes a third of a second otherwise
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pytest", "tests.runs"])
@@ -48,31 +50,29 @@ class Run:
 
     def start(self, *flags: str, fault: Callable[[], None] | None = None):
         """A process of this run. fault: called in it before the script (breaks something)."""
-        self.paths.root.mkdir(parents=True, exist_ok=True)
-        process = FORKS.Process(target=_main, args=([*self.flags, *flags], self._output_file, fault))
+        self._reader, writer = FORKS.Pipe(duplex=False)  # not a file: its size could be limited, its disk full
+        process = FORKS.Process(target=_main, args=([*self.flags, *flags], writer, fault))
         process.start()
+        writer.close()
         return process
 
     def finish(self, process, timeout: float = 60) -> int:
         """Exit status, negative for the signal that killed it; `output` holds what it printed."""
         process.join(timeout)
         assert process.exitcode is not None, "the process hangs"
-        self.output = self._output_file.read_text(errors="replace")
+        with open(self._reader.fileno(), "rb", closefd=False) as file:
+            self.output = file.read().decode(errors="replace")
         return process.exitcode
 
     def __call__(self, *flags: str, fault: Callable[[], None] | None = None) -> int:
         return self.finish(self.start(*flags, fault=fault))
 
-    @property
-    def _output_file(self) -> Path:
-        return self.paths.root / "output.txt"
 
-
-def _main(argv: list[str], output: Path, fault: Callable[[], None] | None) -> None:
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def _main(argv: list[str], output, fault: Callable[[], None] | None) -> None:
     for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        os.dup2(output.fileno(), stream)
+    output.close()
+    sys.stdout, sys.stderr = (open(k, "w", buffering=1, closefd=False) for k in (1, 2))  # noqa: SIM115
     sys.argv = ["gpt2_summarization.py", *argv]
     gpt2_summarization.draw_training_curves = lambda *args: None  # a second of matplotlib
     if fault is not None:
