@@ -112,15 +112,18 @@ def two_signals_at_step(step):
 
 
 def random_moment(rng):
-    """In training (at a random time), or inside a save: before the n-th write, flush, rename or removal."""
-    kind = rng.choice(["time", "flush", "flush", "rename", "torch", "remove"])
+    """In training at a random time; or before the n-th write of a checkpoint's parts, flush, rename or removal."""
+    kind = rng.choice(["time", "time", "part", "seal", "seal", "flush", "rename", "remove"])
     if kind == "time":
-        return partial(die_after, rng.uniform(0.02, 0.5))
-    if kind == "torch":
-        return partial(die_at_call, "torch", "save", rng.randint(1, 8))
-    if kind == "remove":
-        return partial(die_at_call, "shutil", "rmtree", 1)
-    return partial(die_at_call, "os", {"flush": "fsync", "rename": "replace"}[kind], rng.randint(4, 40))
+        return partial(die_after, rng.uniform(0.1, 0.6))
+    module, name, most = {
+        "part": ("torch", "save", 8),
+        "seal": ("gpt2_interp.checkpoints", "flush_to_disk", 40),
+        "flush": ("os", "fsync", 60),
+        "rename": ("os", "replace", 25),
+        "remove": ("shutil", "rmtree", 1),
+    }[kind]
+    return partial(die_at_call, module, name, rng.randint(1, most))
 
 
 @pytest.mark.slow
@@ -143,6 +146,7 @@ def test_killed_at_ten_random_moments_and_resumed(tuning, references, toy_base, 
         flag = "--resume" if status and any(path.exists() for path in run.paths.all()) else "--overwrite"
     assert run(flag) == 0, run.output
     assert_same(run, expected)
+    print(f"{inside} kills inside a save, {resumed} resumed from a checkpoint")
     assert inside >= 2 and resumed >= 2  # kills that left a checkpoint without its seal; goings-on in the middle
 
 
