@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tqdm import tqdm
 
 import gpt2_summarization
 from gpt2_interp.errors import run_script
 from gpt2_interp.run_paths import RunPaths
 
 torch.set_num_threads(1)  # before the first operation: threads of a pool would not survive a fork
+tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed one leaves behind
 gc.freeze()  # what was imported is no garbage: a collection in a child takes a third of a second otherwise
 
 FORKS = multiprocessing.get_context("forkserver")

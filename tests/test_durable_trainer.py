@@ -1,5 +1,6 @@
 """A run that is killed, interrupted or out of disk, and resumed, ends bit for bit like one that was never stopped."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -7,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -19,13 +21,13 @@ from transformers import GPT2LMHeadModel, TrainerCallback, TrainingArguments
 
 from gpt2_interp.checkpoints import MANIFEST, all_checkpoints, newest_intact, step_of, verify
 from gpt2_interp.durable_trainer import DurableTrainer
-from gpt2_interp.errors import DiskFullError, InputError
+from gpt2_interp.errors import DiskFullError, InputError, Interrupted
 from gpt2_interp.examples import ExampleBuilder
 from gpt2_interp.models import load_tokenizer
 from gpt2_interp.recorder import SnapshotRecorder
 from gpt2_interp.synthetic_corpus import news_rows
 from gpt2_interp.trainer import SupervisedTrainer
-from tests.runs import STEPS, Run, differences, outcome
+from tests.runs import FORKS, STEPS, Run, differences, outcome
 from tests.test_checkpoints import DAMAGES, flip
 
 TUNINGS = {"full": [], "lora": ["--tuning=lora"]}
@@ -355,10 +357,13 @@ def examples(tokenizer):
 
 
 def make_trainer(toy_base, tokenizer, examples, folder, *callbacks, model=None, **settings):
-    settings = {"max_steps": 6, "save_steps": 2, "logging_steps": 1, "gradient_accumulation_steps": 2} | settings
+    settings = {
+        "max_steps": 6, "save_steps": 2, "logging_steps": 1, "gradient_accumulation_steps": 2,
+        "train_sampling_strategy": "sequential",
+    } | settings  # fmt: skip
     args = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=4, learning_rate=1e-3, disable_tqdm=True, use_cpu=True,
-        train_sampling_strategy="sequential", logging_nan_inf_filter=False, report_to="none", **settings,
+        logging_nan_inf_filter=False, report_to="none", **settings,
     )  # fmt: skip
     return SupervisedTrainer(
         model=model or GPT2LMHeadModel.from_pretrained(toy_base), args=args, train_examples=examples,
@@ -435,6 +440,82 @@ def test_an_overflow_of_scaled_half_precision_is_normal(toy_base, tokenizer, exa
                 trainer._refuse_non_finite(torch.tensor(float("inf")))
         else:
             trainer._refuse_non_finite(torch.tensor(float("inf")))
+
+
+# --- two processes ---------------------------------------------------------------------------------------------------
+
+
+def train_as_one_of_two(rank, port, toy_base, folder, fault, answers):
+    """What torchrun starts: one process of data-parallel training. Answers with how it ended and its weights' sum."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port)
+    tokenizer = load_tokenizer(str(toy_base))
+    rows = [{"id": f"row{i}", "source": r["article"], "target": r["highlights"]} for i, r in enumerate(news_rows(16))]
+    trainer = make_trainer(
+        toy_base, tokenizer, ExampleBuilder(tokenizer, "summarization", 40, 20, 384).build(rows)[0], folder,
+        save_steps=3, logging_steps=2, save_total_limit=1, train_sampling_strategy="random",
+    )  # fmt: skip
+    if fault is not None and rank == 1:
+        fault(trainer)
+    checkpoint = trainer.resume_point()
+    try:
+        trainer.train(str(checkpoint) if checkpoint else None)
+        how = "done"
+    except (Interrupted, InputError) as error:
+        how = str(error)
+    weights = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in trainer.model.parameters())).hexdigest()
+    answers.send((how, weights, [line["loss"] for line in trainer.state.log_history if "loss" in line]))
+
+
+def stop_at_step_4(trainer):
+    signal_at_step(signal.SIGTERM, 4)
+
+
+def infinite_at_step_5(trainer):
+    compute_loss = trainer.compute_loss
+    trainer.compute_loss = lambda *args, **kwargs: (
+        compute_loss(*args, **kwargs) * (float("inf") if trainer.state.global_step == 4 else 1)
+    )
+
+
+def two_processes(toy_base, folder, fault=None):
+    """What both answered."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    pipes = [FORKS.Pipe() for _ in range(2)]
+    processes = [
+        FORKS.Process(target=train_as_one_of_two, args=(rank, port, toy_base, folder, fault, pipes[rank][1]))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for theirs in pipes:
+            assert theirs[0].poll(60), "the processes wait for each other"
+        return [ours.recv() for ours, _ in pipes]
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on(toy_base, tmp_path):
+    """A signal or a non-finite loss in one of them stops both at the same step; one writes, and nothing is lost."""
+    whole = two_processes(toy_base, tmp_path / "whole")
+    assert whole[0] == whole[1] and whole[0][0] == "done"
+    stopped = two_processes(toy_base, tmp_path / "stopped", stop_at_step_4)
+    assert stopped[0] == stopped[1] and "SIGTERM after step 4" in stopped[0][0]
+    newest = newest_intact(tmp_path / "stopped")
+    names = {path.name for path in newest.iterdir()}
+    assert newest.name == "checkpoint-4"
+    assert {"rng_state_0.pth", "rng_state_1.pth", "running_loss_0.json", "running_loss_1.json"} <= names
+    assert two_processes(toy_base, tmp_path / "stopped") == whole
+    assert [path.name for path in all_checkpoints(tmp_path / "stopped")] == ["checkpoint-6"]
+    broken = two_processes(toy_base, tmp_path / "broken", infinite_at_step_5)
+    assert broken[0][:2] == broken[1][:2]
+    assert "the loss of optimizer step 5 is not a finite number, on examples row" in broken[0][0]
+    assert "checkpoint-3" in broken[0][0]
 
 
 # --- a full disk -----------------------------------------------------------------------------------------------------
