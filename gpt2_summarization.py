@@ -115,7 +115,7 @@ def main() -> None:
             SampleWriter(test.sample, test.sample_rows, str(paths.logs), run_files.line_writer(samples_file)),
             *([EarlyStoppingCallback(patience)] if patience else []),
         ],
-        flush_before_seal=[store.log_file, samples_file, paths.logs],
+        flush_before_seal=[paths.metrics, paths.attention, paths.latent, paths.logs, paths.model_outputs],
     )
     checkpoint = trainer.resume_point() if experiment.resume else None
     trained = checkpoint is not None and load_finished(trainer, checkpoint)

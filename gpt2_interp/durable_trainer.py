@@ -30,7 +30,7 @@ NAMED_EXAMPLES = 4  # of a batch in a message; the others are counted
 class DurableTrainer(Trainer):
     """Seals each checkpoint after all that belongs to its step is written, and only then lets older ones go.
 
-    flush_before_seal: files and folders outside the checkpoint (log, samples, event files) that must be on disk before
+    flush_before_seal: folders outside the checkpoint (snapshots, log, samples, event files) that must be on disk before
     it counts. `save_total_limit` is taken out of the arguments: the Trainer would rotate before a new one is complete.
     """
 
@@ -79,6 +79,7 @@ class DurableTrainer(Trainer):
         # The order of an epoch's batches is drawn when it begins. It must be the same again for a run that is resumed
         # in its middle, and the Trainer restores random numbers only after it.
         set_seed(_epoch_seed(self.args.seed, epoch))
+        self._batches = []
         if resume_from_checkpoint is not None and epoch == epochs_trained:
             self._restore_running_loss(Path(resume_from_checkpoint))
             if steps_trained_in_current_epoch == 0:
@@ -123,16 +124,17 @@ class DurableTrainer(Trainer):
         if self.is_world_process_zero():
             with self._removed_on_failure(folder):
                 raise_full_disk_of_threads()
-                for path in self._files_outside():
+                for path in self._outside():
                     checkpoints.flush_to_disk(path)
                 checkpoints.seal(folder, interruption=interruption)
             checkpoints.rotate(folder.parent, self.save_total_limit, self.state.best_global_step)
         self._unsealed, self._sealed_step = None, self.state.global_step
         self.accelerator.wait_for_everyone()  # a process that ended now could take this one with it
 
-    def _files_outside(self) -> Iterator[Path]:
+    def _outside(self) -> Iterator[Path]:
+        """Files, and the folders that hold their names."""
         for path in self.flush_before_seal:
-            yield from (p for p in (path, *path.rglob("*")) if p.is_file())
+            yield from (p for p in (path, *path.rglob("*")) if p.exists())
 
     @contextmanager
     def _removed_on_failure(self, folder: Path) -> Iterator[None]:

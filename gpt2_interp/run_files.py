@@ -68,12 +68,14 @@ def lock(paths: RunPaths) -> None:
     file = open(path, "a+")  # noqa: SIM115, closing it would give the lock back
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         file.seek(0)
         raise InputError(
             f"run {paths.run_name!r} is in use by process {file.read().strip() or 'unknown'}: wait until it ends, stop "
             f"it, or give another --run_name."
         ) from None
+    except OSError as error:  # some network file systems know no locks
+        print(f"  note: {path} can't be locked ({error}): let no second process use this run", flush=True)
     file.truncate(0)
     print(os.getpid(), file=file, flush=True)
     _locks[path] = file
@@ -82,10 +84,12 @@ def lock(paths: RunPaths) -> None:
 def prepare(paths: RunPaths, experiment: ExperimentArguments) -> None:
     """Delete the earlier run if that was asked for; make the folders. Called once everything given has proved good."""
     lock(paths)
+    check_free(paths, experiment)  # once more: until now another process could begin and end this run
     if experiment.resume:  # what a kill left of an atomic write; pictures are others' business
         remove_leftovers(path for path in paths.all() if path != paths.visualizations)
-    if experiment.overwrite:
-        for path in paths.all():
+    if experiment.overwrite:  # first what says that there is a run to resume: a kill may leave the rest
+        (paths.model_outputs / "metrics.json").unlink(missing_ok=True)
+        for path in (paths.checkpoints, *paths.all()):
             shutil.rmtree(path, ignore_errors=True)
     for path in (paths.checkpoints, paths.model_outputs, paths.logs):
         path.mkdir(parents=True, exist_ok=True)

@@ -172,6 +172,16 @@ def test_a_finished_run_is_left_as_it_is(references):
     assert run("--resume", "--seed=7") == 2 and "--seed was 42 and is now 7" in run.output
 
 
+def test_killed_while_an_earlier_run_is_deleted(references, toy_base, tmp_path):
+    """What is left of the earlier run is not taken for one that could be resumed, or that is finished."""
+    run = Run(tmp_path / "copy", toy_base)
+    shutil.copytree(references("full")[0].paths.root, run.paths.root)
+    assert run("--overwrite", fault=partial(die_at_call, "shutil", "rmtree", 2)) == -signal.SIGKILL, run.output
+    assert run.paths.metrics.exists() and not run.paths.checkpoints.exists()
+    assert run("--resume") == 0 and "starting from the beginning" in run.output
+    assert_same(run, references("full")[1])
+
+
 # --- damaged ---------------------------------------------------------------------------------------------------
 
 
