@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from gpt2_interp import startup
-from gpt2_interp.errors import InputError, run_script
+from gpt2_interp.errors import InputError, raise_full_disk_of_threads, run_script
 
 if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
     # Before the libraries are imported: they read its settings then, and take seconds.
@@ -28,12 +28,13 @@ import time  # noqa: E402
 from functools import partial  # noqa: E402
 
 import transformers  # noqa: E402
-from transformers import set_seed  # noqa: E402
+from transformers import EarlyStoppingCallback, set_seed  # noqa: E402
 
-from gpt2_interp import comparison, run_files  # noqa: E402
+from gpt2_interp import comparison, resuming, run_files  # noqa: E402
 from gpt2_interp.arguments import as_settings, parse_arguments  # noqa: E402
-from gpt2_interp.checkpoints import load_finished, newest_checkpoint  # noqa: E402
+from gpt2_interp.checkpoints import load_finished, step_of  # noqa: E402
 from gpt2_interp.corpora import load_corpus  # noqa: E402
+from gpt2_interp.event_files import AT_THE_BEGINNING, AT_THE_END, cut_event_files  # noqa: E402
 from gpt2_interp.examples import ExampleBuilder  # noqa: E402
 from gpt2_interp.hparams import write_hparams  # noqa: E402
 from gpt2_interp.memory import settle_batch  # noqa: E402
@@ -50,42 +51,63 @@ from gpt2_interp.training_curves import draw_training_curves  # noqa: E402
 def main() -> None:
     model_args, data_args, experiment, training = parse_arguments(sys.argv[1:])
     paths = RunPaths(training.run_name, experiment.root)
-    is_main = training.process_index == 0  # the process that measures, scores and writes; without torchrun the only one
+    store = SnapshotStore(paths)
+    started = time.perf_counter()
+    # Of several processes (torchrun) all train, and the first one measures, scores, writes and speaks.
+    is_main = training.process_index == 0
     say = print_now if is_main else (lambda text: None)
-    if is_main:
-        run_files.check_free(paths, experiment)
     transformers.logging.set_verbosity_error()  # warnings that matter are raised as errors or said by us
     transformers.logging.disable_progress_bar()  # bars for reading and writing a file; training keeps its own
+
+    # --- a new run, or one that goes on ------------------------------------------------------------------------
+    if is_main:
+        run_files.check_free(paths, experiment)
+    began_with = store.run_info() if experiment.resume and store.run_file.is_file() else {}
+    resuming.adopt_choices(began_with, experiment, training)
+    run_info = {
+        "task": data_args.task,
+        "tuning": model_args.tuning,
+        "arguments": as_settings(model_args, data_args, experiment, training),
+        "device": device_name(training),
+        **run_files.provenance(),
+    }
+    if experiment.resume and run_files.is_finished(paths):
+        resuming.check_settings({"arguments": began_with.get("arguments", {})}, run_info)
+        say(f"run {paths.run_name} is finished: its results are in {paths.model_outputs}/")
+        return
+    resuming.check_settings(began_with, run_info)
     set_seed(training.seed)
-    seconds = {"start": time.perf_counter()}
 
     # --- data ------------------------------------------------------------------------------------------------
     say(f"run {paths.run_name}: {data_args.task}, {model_args.tuning} fine-tuning on {device_name(training)}")
-    corpus = load_corpus(data_args, experiment.probe_samples, training.seed)
-    base, tokenizer = load_base(model_args, training.seed, (row["source"] + row["target"] for row in corpus.train))
-    builder = ExampleBuilder(
-        tokenizer,
-        data_args.task,
-        data_args.max_source_length,
-        data_args.max_target_length,
-        base.config.n_positions,
-        block_size=data_args.block_size,
-        first_block_only=bool(data_args.mixture),  # so that the rows of each source are as many as its weight says
-    )
     examples, reports = {}, {}
-    for use in ("train", "validation", "test", "probes"):
-        examples[use], reports[use] = builder.build(getattr(corpus, use), corpus.provenance[use]["sha256"])
-        say(f"  {use:10} {reports[use]}  <- {corpus.provenance[use]['source']}")
-        if not examples[use]:
-            raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")
+    with training.main_process_first(desc="reading and tokenizing"):  # the others find samples and tokens in the cache
+        corpus = load_corpus(data_args, experiment.probe_samples, training.seed)
+        texts = (row["source"] + row["target"] for row in corpus.train)
+        base, tokenizer = load_base(model_args, training.seed, texts)
+        builder = ExampleBuilder(
+            tokenizer,
+            data_args.task,
+            data_args.max_source_length,
+            data_args.max_target_length,
+            base.config.n_positions,
+            block_size=data_args.block_size,
+            first_block_only=bool(data_args.mixture),  # so that the rows of each source are as many as its weight says
+        )
+        for use in ("train", "validation", "test", "probes"):
+            examples[use], reports[use] = builder.build(getattr(corpus, use), corpus.provenance[use]["sha256"])
+            say(f"  {use:10} {reports[use]}  <- {corpus.provenance[use]['source']}")
+            if not examples[use]:
+                raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")
     for note in corpus.notes:
         say(f"  note: {note}")
     probes = choose_probes(examples["probes"], experiment.probe_samples, seed=training.seed)
+    run_info["data"] = {use: {**corpus.provenance[use], **reports[use].remarks()} for use in reports}
+    run_info["notes"] = corpus.notes
+    resuming.check_settings(began_with, run_info)
 
     # --- the base model, before it learns anything -----------------------------------------------------------
-    store = SnapshotStore(paths)
-    recorded = store.run_info()["arguments"] if experiment.resume and store.run_file.is_file() else {}
-    precision = choose_precision(recorded.get("precision", experiment.precision), base.config, training.device)
+    precision = choose_precision(experiment.precision, base.config, training.device)
     set_precision(training, precision)
     experiment.precision = precision.name
     say(f"  precision: {precision.name} ({precision.why})")
@@ -103,18 +125,10 @@ def main() -> None:
         f"  {sizes['trainable_parameters']:,} of {sizes['parameters']:,} parameters are trained "
         f"({100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%)"
     )
-    say(f"  {settle_batch(experiment, training, model, examples['train'], recorded)}")
-    run_info = {
-        "task": data_args.task,
-        "tuning": model_args.tuning,
-        "arguments": as_settings(model_args, data_args, experiment, training),
-        "data": {use: {**corpus.provenance[use], **reports[use].remarks()} for use in reports},
-        "notes": corpus.notes,
-        "device": device_name(training),
-        **run_files.provenance(),
-    }
+    say(f"  {settle_batch(experiment, training, model, examples['train'])}")
+    run_info["arguments"] = as_settings(model_args, data_args, experiment, training)
     samples_file = paths.model_outputs / "samples.jsonl"
-    recorder = SnapshotRecorder(store, probes, run_info, tokenizer=tokenizer)
+    patience = experiment.early_stopping_patience
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(paths.logs)
     trainer = SupervisedTrainer(
         model=model,
@@ -123,18 +137,23 @@ def main() -> None:
         eval_examples=examples["validation"],
         processing_class=tokenizer,
         callbacks=[
-            recorder,
+            SnapshotRecorder(store, probes, run_info, tokenizer=tokenizer),
             SampleWriter(test.sample, test.sample_rows, str(paths.logs), run_files.line_writer(samples_file)),
+            *([EarlyStoppingCallback(patience)] if patience else []),
         ],
+        flush_before_seal=[paths.metrics, paths.attention, paths.latent, paths.logs, paths.model_outputs],
     )
-    checkpoint = newest_checkpoint(paths.checkpoints) if experiment.resume else None
-    if experiment.resume:
-        say(f"  resuming from {checkpoint}" if checkpoint else "  no checkpoint yet: starting from the beginning")
+    checkpoint = trainer.resume_point() if experiment.resume else None
+    trained = checkpoint is not None and load_finished(trainer, checkpoint)
+    if experiment.resume and is_main:
+        say(f"  resuming from {checkpoint}" if checkpoint else "  no intact checkpoint: starting from the beginning")
+        last_step = step_of(checkpoint) if checkpoint else -1
         run_files.cut_samples(samples_file, checkpoint)
-    seconds["training"] = time.perf_counter()
-    if checkpoint is None or not load_finished(trainer, checkpoint):
+        cut_event_files(paths.logs, last_step, AT_THE_END + (() if trained else AT_THE_BEGINNING))
+    before_training = time.perf_counter()
+    if not trained:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds["trained"] = time.perf_counter()
+    training_seconds = time.perf_counter() - before_training
     if not is_main:
         return
 
@@ -157,14 +176,14 @@ def main() -> None:
     comparison.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
     write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
-    training_seconds = seconds["trained"] - seconds["training"]
     steps = {"best": best_step, "final": last_step}
     plain_text = not any(row["source"] for row in corpus.train)
     run_files.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
+    raise_full_disk_of_threads()
     write_json(paths.model_outputs / "metrics.json", metrics)  # last: its presence says that the run is finished
 
     # --- where to look ---------------------------------------------------------------------------------------
-    all_seconds = time.perf_counter() - seconds["start"]
+    all_seconds = time.perf_counter() - started
     say(f"  training took {training_seconds:.0f} s of {all_seconds:.0f} s; results are in {paths.model_outputs}/")
     say(f"  next: analyze_latent_space.py and visualize_metrics.py with --run_name {paths.run_name}")
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """How fast and how large is training here, held against the usual recipe and a good one. Prints ratios.
 
-    python benchmarks/training.py                         GPT-2 124M on real CNN/DailyMail rows; 10 to 20 minutes on 2 cores
+    python benchmarks/training.py                 GPT-2 124M on real CNN/DailyMail rows; 10 to 20 minutes on 2 cores
     python benchmarks/training.py --repeats 1 --recipes usual ours
     python benchmarks/training.py --out benchmarks/results/my_machine.json
 
-Recipes take turns, each turn in a process of its own: an optimizer step to warm up, one or more that are timed. Rows are the
-same, 16 examples a step. Medians over turns. The weights are random; their values don't change what is computed.
+Recipes take turns, each turn in a process of its own: an optimizer step to warm up, one or more that are timed. Rows
+are the same, 16 examples a step. Medians over turns. The weights are random, which does not change what is computed.
 
 usual     Hugging Face's Trainer, rows padded to 512, float32, dropout 0.1 everywhere, loss on every position, batch 2
 good      the same with bf16 autocast, padding to the longest of the batch, no attention dropout
@@ -57,7 +57,7 @@ RATIOS = (
 
 
 def turn(settings: dict, data: Path, steps: int) -> dict:
-    """Train `steps` optimizer steps after one that warms up. {"seconds" of each, "examples", "peak_bytes", "flops", ...}"""
+    """Train `steps` optimizer steps after one that warms up: {"seconds" of each, "examples", "peak_bytes", ...}."""
     import torch
     import transformers
     from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, TrainingArguments
@@ -130,7 +130,7 @@ def ours(settings, model, arguments, examples, tokenizer, clock):
     if settings.get("tuning") == "lora":
         model = add_lora(model, ModelArguments(), 0)
     arguments.per_device_train_batch_size = arguments.gradient_accumulation_steps = None
-    print(settle_batch(ExperimentArguments(effective_batch_size=EFFECTIVE), arguments, model, examples), file=sys.stderr)
+    settle_batch(ExperimentArguments(effective_batch_size=EFFECTIVE), arguments, model, examples)
     return SupervisedTrainer(
         model=model, args=arguments, train_examples=examples, eval_examples=examples[:1], processing_class=tokenizer,
         callbacks=[clock],
@@ -161,7 +161,9 @@ def step_flops(trainer, batch) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        trainer.training_step(trainer.model_wrapped, batch, trainer._get_num_items_in_batch([batch], trainer.args.device))
+        trainer.training_step(
+            trainer.model_wrapped, batch, trainer._get_num_items_in_batch([batch], trainer.args.device)
+        )
     return counter.get_total_flops()
 
 
@@ -298,12 +300,12 @@ def summary(results: list[dict]) -> dict:
 
 
 def show_training(summaries: dict[str, dict]) -> None:
-    print(f"\n{'recipe':20}{'batch':>6}{'':>6}{'examples/s':>11}{'(range)':>17}{'tokens/s':>10}{'peak GB':>9}{'matmul use':>12}")
+    print(f"\n{'recipe':20}{'batch':>9}  {'examples/s (range)':26}{'tokens/s':>8}{'peak GB':>9}  matmul use")
     for name, s in summaries.items():
-        span = f"({s['range'][0]:.3f}-{s['range'][1]:.3f})"
+        speed = f"{s['examples_per_second']:.3f} ({s['range'][0]:.3f}-{s['range'][1]:.3f})"
         print(
-            f"{name:20}{s['batch']:>6}{s['precision']:>6}{s['examples_per_second']:>11.3f}{span:>17}"
-            f"{s['tokens_per_second']:>10.0f}{s['peak_gb']:>9.2f}{s['utilisation']:>11.0%} of {s['matmul_gflops']:.0f} GFLOP/s"
+            f"{name:20}{s['batch']:>4} {s['precision']}  {speed:26}{s['tokens_per_second']:>8.0f}{s['peak_gb']:>9.2f}"
+            f"  {s['utilisation']:.0%} of {s['matmul_gflops']:.0f} GFLOP/s"
         )
     print()
     for name, against, bar, bar_without_bf16 in RATIOS:

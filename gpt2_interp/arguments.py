@@ -160,7 +160,10 @@ class ExperimentArguments:
     )
     num_beams: int = flag(1, "Beams when summaries are generated; 1 is greedy.")
     samples_per_checkpoint: int = flag(4, "Outputs generated at every checkpoint, for TensorBoard and samples.jsonl.")
-    resume: bool = flag(False, "Go on from the newest checkpoint of this --run_name.")
+    early_stopping_patience: int | None = flag(
+        None, "Stop after so many evaluations in a row without improvement of --metric_for_best_model."
+    )
+    resume: bool = flag(False, "Go on from the newest intact checkpoint of this --run_name.")
     overwrite: bool = flag(False, "Delete an earlier run of this --run_name first.")
     root: str = flag(".", "Folder that holds checkpoints/, model_outputs/, logs/ and the other output folders.")
 
@@ -201,6 +204,9 @@ REFUSED = {
     "--load_best_model_at_end": "best_model/ and final_model/ are both kept",
     "--eval_strategy": "each checkpoint is evaluated; give --save_strategy",
     "--eval_steps": "each checkpoint is evaluated; give --save_steps",
+    "--save_only_model": "a checkpoint holds all that --resume needs; give --save_total_limit to keep fewer",
+    "--ignore_data_skip": "a resumed run goes on with the batches that come next",
+    "--enable_jit_checkpoint": "SIGTERM always saves a checkpoint",
 }
 
 ALL_ARGUMENTS = (ModelArguments, DataArguments, ExperimentArguments, RunTrainingArguments)
@@ -353,6 +359,8 @@ def validate(
         raise InputError("--probe_samples must be at least 8: fewer say nothing about the model.")
     if training.learning_rate <= 0:
         raise InputError("--learning_rate must be above 0.")
+    if experiment.early_stopping_patience is not None and experiment.early_stopping_patience < 1:
+        raise InputError("--early_stopping_patience must be at least 1.")
     if experiment.num_beams < 1:
         raise InputError("--num_beams must be at least 1.")
     if training.save_strategy not in ("steps", "epoch"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -11,33 +13,102 @@ class InputError(Exception):
 
 
 LESS_MEMORY = "shorten --max_source_length, use --activation_checkpointing or --tuning lora, or take a smaller model"
+
+
+class DiskFullError(InputError):
+    """What was being written does not fit the disk; nothing written earlier is touched."""
+
+    def __init__(self, what: str):
+        super().__init__(f"disk is full while {what}: {DISK_ADVICE}")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped training after everything was saved; the message says how to go on.
+
+    A KeyboardInterrupt, so that no `except Exception` on the way mistakes it for a failure.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_status = 128 + signal_number  # what a shell reports: 130 for SIGINT, 143 for SIGTERM
+
+
 MEMORY_ADVICE = (
     "halve --per_device_train_batch_size and double --gradient_accumulation_steps, lower --per_device_eval_batch_size "
     f"or --probe_samples, {LESS_MEMORY}; --resume goes on from the last checkpoint."
 )
+DISK_ADVICE = "earlier checkpoints are intact; free some space and go on with --resume."
+
+# How torch.save (a RuntimeError of its zip writer) and safetensors (an error of its own) say what errno says.
+DISK_FULL_WORDS = (
+    "no space left on device",
+    "disk quota exceeded",
+    "file too large",
+    "pytorchstreamwriter failed writing",
+    "unexpected pos",
+    "iostream error",
+)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Python's, CUDA's (torch.OutOfMemoryError is a RuntimeError), MPS's and the CPU allocator's ways to say it."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    is_memory_error = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, MemoryError) or is_memory_error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """No space, no quota, or a file beyond the size allowed, as Python, torch and safetensors report it."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return any(words in str(error).lower() for words in DISK_FULL_WORDS)
+
+
+_full_in_threads: list[BaseException] = []
+
+
+def _thread_failed(failure) -> None:
+    """threading.excepthook: a full disk is kept for `raise_full_disk_of_threads`, anything else is shown."""
+    if is_disk_full(failure.exc_value):
+        _full_in_threads.append(failure.exc_value)
+    else:
+        threading.__excepthook__(failure)
+
+
+def raise_full_disk_of_threads() -> None:
+    """TensorBoard writes in threads, and closing it hides what failed there: raise that before it is too late."""
+    if _full_in_threads:
+        raise _full_in_threads.pop()
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`; turn an `InputError` into one line and exit status 2, Ctrl-C into 130."""
+    """Run a script's `main`; turn an `InputError`, a full memory or disk into one line and exit status 2, Ctrl-C into
+    130."""
+    hook, threading.excepthook = threading.excepthook, _thread_failed
     try:
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        print(f"error: out of memory: {MEMORY_ADVICE}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of a pipe left (`... | head`)
-        sys.stderr.close()
-        sys.exit(141)
+        _fail(str(error), 2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe left (`... | head`)
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        if is_out_of_memory(error):
+            _fail(f"out of memory: {MEMORY_ADVICE}", 2)
+        if is_disk_full(error):
+            place = getattr(error, "filename", None) or "its results"
+            _fail(str(DiskFullError(f"writing {place}")), 2)
+        raise
+    finally:
+        threading.excepthook = hook
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

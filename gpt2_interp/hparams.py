@@ -13,7 +13,7 @@ from gpt2_interp.evaluation import ROUGE_TYPES
 
 SETTINGS = (
     "task", "tuning", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "effective_batch_size",
-    "attn_pdrop", "resid_pdrop", "embd_pdrop", "max_source_length", "max_target_length", "seed",
+    "precision", "attn_pdrop", "resid_pdrop", "embd_pdrop", "max_source_length", "max_target_length", "seed",
 )  # fmt: skip
 LORA_SETTINGS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 TEST_SCORES = ("loss", "perplexity", "perplexity_shuffled_prompt", "fact_recall")

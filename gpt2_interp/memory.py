@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -15,7 +14,7 @@ from accelerate.utils import gather_object
 from transformers.activations import NewGELUActivation
 
 from gpt2_interp.errors import LESS_MEMORY, InputError
-from gpt2_interp.examples import Example
+from gpt2_interp.examples import Example, token_counts
 from gpt2_interp.packing import LOGITS_AT_ONCE
 
 EFFECTIVE_BATCH_SIZE = 16  # examples of an optimizer step where no flag says it
@@ -138,14 +137,12 @@ def choose_batch(share: int, most: int, estimate: Callable[[int], int], availabl
     return (1, share) if estimate(1) <= available else None
 
 
-def settle_batch(
-    experiment, training, model, examples: Sequence[Example], recorded: Mapping[str, Any] | None = None
-) -> str:
+def settle_batch(experiment, training, model, examples: Sequence[Example]) -> str:
     """Choose the batch size and the accumulation that no flag gave, and write them into `training`.
 
-    recorded: the settings of the run that is resumed, whose choice holds. Returns what to say. Raises InputError.
+    Returns what to say. Raises InputError if not even one row fits.
     """
-    tokens = max(len(example.input_ids) for example in examples)
+    tokens = int(token_counts(examples).max())
     targets = max(len(example.target_ids) for example in examples)
     processes = training.world_size
 
@@ -159,11 +156,9 @@ def settle_batch(
     available = min(gather_object([available]))  # every process must come to the same choice
     if training.per_device_train_batch_size is None:
         effective = experiment.effective_batch_size or EFFECTIVE_BATCH_SIZE
-        chosen = _recorded_batch(recorded, effective if experiment.effective_batch_size else None)
-        if chosen is None:
-            share = per_process(effective, processes)
-            most = share if training.device.type != "cpu" else CPU_TOKENS // tokens
-            chosen = choose_batch(share, most, estimate, available)
+        share = per_process(effective, processes)
+        most = share if training.device.type != "cpu" else CPU_TOKENS // tokens
+        chosen = choose_batch(share, most, estimate, available)
         if chosen is None:
             raise InputError(
                 f"training takes about {_gb(estimate(1))} with one row of {tokens:,} tokens at a time, and "
@@ -185,13 +180,6 @@ def per_process(effective: int, processes: int) -> int:
     if effective % processes:
         raise InputError(f"--effective_batch_size {effective} is not a multiple of the {processes} processes.")
     return effective // processes
-
-
-def _recorded_batch(recorded: Mapping[str, Any] | None, effective: int | None) -> tuple[int, int] | None:
-    """The resumed run's (rows, accumulation), unless another effective batch is asked for now."""
-    if not recorded or effective not in (None, recorded.get("effective_batch_size")):
-        return None
-    return recorded["per_device_train_batch_size"], recorded["gradient_accumulation_steps"]
 
 
 def _gb(number_of_bytes: float) -> str:

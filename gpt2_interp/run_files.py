@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -17,7 +19,7 @@ import torch
 from peft import PeftModel
 
 from gpt2_interp.arguments import ExperimentArguments, ModelArguments
-from gpt2_interp.checkpoints import load_weights, step_of
+from gpt2_interp.checkpoints import best_intact_step, load_weights, remove_leftovers, step_of
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import TEMPLATES
 from gpt2_interp.run_paths import RunPaths
@@ -41,12 +43,53 @@ def check_free(paths: RunPaths, experiment: ExperimentArguments) -> None:
         raise InputError(
             f"there is no run {paths.run_name!r} to resume: leave out --resume, or check --run_name and --root."
         )
+    if exists:
+        lock(paths)
+
+
+def is_finished(paths: RunPaths) -> bool:
+    """Whether training and scoring have ended: metrics.json is written last."""
+    return (paths.model_outputs / "metrics.json").is_file()
+
+
+_locks: dict[Path, Any] = {}  # lock file -> its open file, held until this process ends
+
+
+def lock(paths: RunPaths) -> None:
+    """Keep other processes from this run until this one ends, however it ends. Raises InputError if one has it.
+
+    A record lock (lockf): the kernel frees it when the process dies, and workers that it forks don't inherit it.
+    Of a distributed run only the first process, the one that writes, takes it.
+    """
+    path = paths.checkpoints.with_name(f".{paths.run_name}.lock").absolute()
+    if path in _locks or os.environ.get("RANK", "0") != "0":
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+")  # noqa: SIM115, closing it would give the lock back
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        raise InputError(
+            f"run {paths.run_name!r} is in use by process {file.read().strip() or 'unknown'}: wait until it ends, stop "
+            f"it, or give another --run_name."
+        ) from None
+    except OSError as error:  # some network file systems know no locks
+        print(f"  note: {path} can't be locked ({error}): let no second process use this run", flush=True)
+    file.truncate(0)
+    print(os.getpid(), file=file, flush=True)
+    _locks[path] = file
 
 
 def prepare(paths: RunPaths, experiment: ExperimentArguments) -> None:
     """Delete the earlier run if that was asked for; make the folders. Called once everything given has proved good."""
-    if experiment.overwrite:
-        for path in paths.all():
+    lock(paths)
+    check_free(paths, experiment)  # once more: until now another process could begin and end this run
+    if experiment.resume:  # what a kill left of an atomic write; pictures are others' business
+        remove_leftovers(path for path in paths.all() if path != paths.visualizations)
+    if experiment.overwrite:  # first what says that there is a run to resume: a kill may leave the rest
+        (paths.model_outputs / "metrics.json").unlink(missing_ok=True)
+        for path in (paths.checkpoints, *paths.all()):
             shutil.rmtree(path, ignore_errors=True)
     for path in (paths.checkpoints, paths.model_outputs, paths.logs):
         path.mkdir(parents=True, exist_ok=True)
@@ -69,6 +112,7 @@ def provenance() -> dict[str, Any]:
         },
         "git_commit": commit,
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
 
 
@@ -97,13 +141,14 @@ def cut_samples(path: Path, checkpoint: Path | None) -> None:
 
 
 def save_models(trainer, tokenizer, paths: RunPaths, model_args: ModelArguments) -> int:
-    """final_model/ (the last weights) and best_model/ (the checkpoint with the lowest evaluation loss).
+    """final_model/ (the last weights) and best_model/ (the intact checkpoint with the lowest evaluation loss).
 
     Returns the best step, whose weights the model then has. For LoRA both folders hold the adapter only.
     """
     dtype = getattr(torch, model_args.save_dtype)
     final, best = paths.model_outputs / "final_model", paths.model_outputs / "best_model"
-    best_step = trainer.state.best_global_step or trainer.state.global_step
+    metric = f"eval_{trainer.args.metric_for_best_model.removeprefix('eval_')}"
+    best_step = best_intact_step(paths.checkpoints, trainer.state, metric, bool(trainer.args.greater_is_better))
     _save(trainer.model, tokenizer, final, dtype)
     if best_step == trainer.state.global_step:
         shutil.rmtree(best, ignore_errors=True)
@@ -115,6 +160,7 @@ def save_models(trainer, tokenizer, paths: RunPaths, model_args: ModelArguments)
 
 
 def _save(model, tokenizer, folder: Path, dtype: torch.dtype) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left of it
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     if isinstance(model, PeftModel):
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)

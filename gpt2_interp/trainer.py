@@ -9,9 +9,10 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
 from torch.utils.tensorboard import SummaryWriter
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from gpt2_interp.durable_trainer import DurableTrainer
 from gpt2_interp.evaluation import TargetLosses, perplexity, target_losses
 from gpt2_interp.examples import IGNORED, Example, token_counts
 from gpt2_interp.pace import Pace
@@ -33,7 +34,7 @@ class ExampleDataset(Dataset):
 
 
 def collate_examples(examples: Sequence[Example]) -> dict:
-    """A packed batch, and the ids of its examples for messages."""
+    """A packed batch with the "ids" of its examples, by which `DurableTrainer` names them."""
     return {**pack(examples), "ids": [example.id for example in examples]}
 
 
@@ -64,7 +65,7 @@ class EpochOrder(Sampler):
         return iter([i for batch in [*(batches[j] for j in order), *last] for i in batch])
 
 
-class SupervisedTrainer(Trainer):
+class SupervisedTrainer(DurableTrainer):
     """Trainer over `Example`s: prompt masked, no padding, token-weighted evaluation loss and its perplexity.
 
     With several processes (torchrun), the loss and its gradient are those of one process at the same effective batch;
@@ -97,8 +98,6 @@ class SupervisedTrainer(Trainer):
         return batches, items
 
     def log(self, logs, start_time=None):
-        if "train_runtime" in logs:
-            return  # Trainer's last line: means over this session, which after a resume are not the run's
         if "loss" in logs:
             logs |= self.pace.scalars(self.args, self.state, self.accelerator.reduce)
         super().log(logs, start_time)
@@ -121,7 +120,6 @@ class SupervisedTrainer(Trainer):
         return self.accelerator.gather(count).sum()
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        inputs.pop("ids")
         with packed_attention(model):
             return super().training_step(model, inputs, num_items_in_batch)
 

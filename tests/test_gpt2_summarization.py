@@ -79,6 +79,7 @@ def test_exactly_these_files(news_run):
         "metrics.json", "predictions.jsonl", "samples.jsonl", "training_curves.png"
     }  # fmt: skip
     state = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin"}
+    state |= {"running_loss.json", "manifest.json"}
     assert files(news_run.checkpoints) == {f"checkpoint-{step}/{name}" for step in (3, 6) for name in MODEL | state}
     assert files(news_run.metrics) == {"run.json", "probe_set.json", "training_log.jsonl"} | {
         f"{step}{suffix}" for step in SNAPSHOTS for suffix in (".json", ".safetensors")
@@ -180,9 +181,6 @@ def test_resume_continues_as_if_nothing_had_happened(news_run, base_flags, tmp_p
     assert steps[0] == steps[1]
     samples = [(p.model_outputs / "samples.jsonl").read_text() for p in (paths, news_run)]
     assert samples[0] == samples[1]
-    # resumed once more, now that it is finished, it trains no further and keeps everything
-    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", "--resume") == 0
-    assert SnapshotStore(paths).steps() == [0, 3, 6]
     assert (paths.model_outputs / "metrics.json").read_text() == (news_run.model_outputs / "metrics.json").read_text()
 
 

@@ -101,16 +101,11 @@ def test_batch_and_accumulation_fit_and_are_said(monkeypatch, model, free, effec
     )
 
 
-def test_what_was_given_stays_and_a_resumed_run_keeps_its_choice(monkeypatch, model):
+def test_what_was_given_stays(monkeypatch, model):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 50 * GB)
     experiment, training = arguments(rows=3, accumulated=2)
     assert "batch: 3 examples x 2 accumulated = 6 a step" in settle_batch(experiment, training, model, EXAMPLES)
     assert experiment.effective_batch_size == 6
-    recorded = {"effective_batch_size": 16, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
-    for effective, rows in ((None, 2), (16, 2), (32, 8)):  # another effective batch is another run: chosen anew
-        experiment, training = arguments(effective=effective)
-        settle_batch(experiment, training, model, EXAMPLES, recorded)
-        assert training.per_device_train_batch_size == rows
 
 
 def test_too_little_memory_and_too_many_processes_are_said(monkeypatch, model):

@@ -1,0 +1,91 @@
+"""May a run be resumed with today's settings? Only with those it began with, as far as they change the result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gpt2_interp.errors import InputError
+from gpt2_interp.snapshots import finite
+
+# Settings that change neither weights, nor measurements, nor scalars, nor scores.
+HARMLESS = frozenset(
+    ["root", "output_dir", "resume", "overwrite", "save_total_limit", "resume_from_checkpoint"]
+    + ["report_to", "disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step"]
+    + ["logging_nan_inf_filter", "skip_memory_metrics", "torch_empty_cache_steps", "do_train", "do_eval", "do_predict"]
+    + ["dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor"]
+    + ["local_rank", "ddp_timeout", "ddp_backend", "restore_callback_states_from_checkpoint", "project"]
+    + ["push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push"]
+    + ["bf16", "fp16"]  # follow from "precision"
+    + ["hub_revision", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"]
+)
+VERSIONS = ("torch", "transformers")
+
+
+def adopt_choices(recorded: Mapping[str, Any], experiment, training) -> None:
+    """What the run itself chose when it began (precision, batch) and no flag says now is chosen alike."""
+    was = recorded.get("arguments", {})
+    if experiment.precision == "auto":
+        experiment.precision = was.get("precision", "auto")
+    if experiment.effective_batch_size is None:
+        experiment.effective_batch_size = was.get("effective_batch_size")
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if getattr(training, name) is None:
+            setattr(training, name, was.get(name))
+
+
+def check_settings(recorded: Mapping[str, Any], today: Mapping[str, Any]) -> None:
+    """Compare two run.json contents; raise InputError that names each flag which differs, with both values.
+
+    Only what both have is compared: "arguments" but for HARMLESS, and where both have them "device", "threads" (on a
+    CPU), "processes", "versions" and the sha256 of each part of "data".
+    """
+    recorded, today = _as_written(recorded), _as_written(today)
+    differences = _arguments(recorded, today) + _surroundings(recorded, today)
+    if differences:
+        raise InputError(
+            f"{', '.join(differences)}: a resumed run must end like one that was never stopped, so resume it as it "
+            f"began, or give another --run_name."
+        )
+
+
+def _as_written(value: Any) -> Any:
+    """Floats and the like as run.json has them."""
+    return json.loads(json.dumps(finite(value)))
+
+
+def _arguments(recorded: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
+    was, now = recorded.get("arguments", {}), today.get("arguments", {})
+    return [_changed(f"--{name}", was[name], now[name]) for name in _differing(was, now) if name not in HARMLESS]
+
+
+def _surroundings(recorded: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
+    """Differences in machine, libraries and data."""
+    found = [
+        _changed(what, recorded[key], today[key])
+        for key, what in (("device", "the device"), ("processes", "the number of processes"))
+        if key in _differing(recorded, today)
+    ]
+    if "threads" in _differing(recorded, today) and today.get("device") == "cpu":
+        found.append(_changed("OMP_NUM_THREADS", recorded["threads"], today["threads"]))
+    was, now = recorded.get("versions", {}), today.get("versions", {})
+    found += [_changed(name, was[name], now[name]) for name in _differing(was, now) if name in VERSIONS]
+    was, now = recorded.get("data", {}), today.get("data", {})
+    for use in _differing(was, now):
+        if "sha256" in _differing(was[use], now[use]):
+            found.append(_changed(f"the sha256 of the {use} data", was[use]["sha256"][:12], now[use]["sha256"][:12]))
+    return found
+
+
+def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys of both whose values differ, sorted."""
+    return sorted(key for key in was.keys() & now.keys() if was[key] != now[key])
+
+
+def _changed(name: str, was: Any, now: Any) -> str:
+    return f"{name} was {_shown(was)} and is now {_shown(now)}"
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
