@@ -157,7 +157,7 @@ def settle_batch(experiment, training, model, examples: Sequence[Example]) -> st
     if training.per_device_train_batch_size is None:
         effective = experiment.effective_batch_size or EFFECTIVE_BATCH_SIZE
         share = per_process(effective, processes)
-        most = share if training.device.type != "cpu" else CPU_TOKENS // tokens
+        most = share if training.device.type != "cpu" else round(CPU_TOKENS / tokens)
         chosen = choose_batch(share, most, estimate, available)
         if chosen is None:
             raise InputError(

@@ -120,7 +120,7 @@ def attend_packed(module, query, key, value, attention_mask, scaling=None, dropo
     has_padding = tokens != segments * longest
 
     def to_segments(x: Tensor) -> Tensor:  # [1, head, tokens, d_head] -> [segment, head, longest, d_head]
-        rows = x[0].transpose(0, 1)  # [tokens, head, d_head]
+        rows = x.squeeze(0).transpose(0, 1)  # [tokens, head, d_head]; squeeze: the backward pass of x[0] fills zeros
         if has_padding:
             rows = rows.index_select(0, padded.flatten())
         return rows.reshape(segments, longest, heads, width).transpose(1, 2)

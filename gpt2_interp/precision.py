@@ -14,7 +14,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from gpt2_interp.errors import InputError
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-FUSED_GELU = "gelu_pytorch_tanh"  # what training runs: see models.fuse_gelu
+FUSED_GELU = "gelu_pytorch_tanh"  # what training runs: see models.use_fast_layers
 WORTH_IT = 1.15  # a lower precision must be faster by this factor
 TRIALS = 4
 TOKENS = 1024  # of a batch

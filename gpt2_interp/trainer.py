@@ -125,8 +125,10 @@ class SupervisedTrainer(DurableTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         assert not return_outputs, "evaluate() below never asks for outputs"
+        with self.accelerator.autocast():  # the Trainer's own covers the model's forward only, the head comes after it
+            loss = packed_loss(model, inputs, num_items_in_batch)
         # Processes' gradients are averaged, but each loss is already a share of the whole batch's.
-        return packed_loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
+        return loss * self.accelerator.num_processes
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Loss over all supervised tokens alike (not a mean of batch means) and its perplexity, logged and returned."""

@@ -6,7 +6,16 @@ from transformers import GPT2LMHeadModel
 
 from gpt2_interp.arguments import ModelArguments, parse_arguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.models import GPT2_SHAPES, add_lora, describe, load_base, load_config, load_tokenizer, train_tokenizer
+from gpt2_interp.models import (
+    GPT2_SHAPES,
+    FastDropout,
+    add_lora,
+    describe,
+    load_base,
+    load_config,
+    load_tokenizer,
+    train_tokenizer,
+)
 from gpt2_interp.synthetic_text import pretraining_texts
 
 # What OpenAI published (without the tied head), and what Hugging Face's checkpoints hold.
@@ -101,3 +110,20 @@ def test_the_real_tokenizer_from_vocab_and_merges_alone(real_data):
     assert len(pairs) == 44
     for text, ids in pairs:
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids, text
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.937])
+def test_fast_dropout_drops_p_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.ones(300, 701, requires_grad=True)  # not a multiple of four
+    y = FastDropout(p).train()(x)
+    dropped = (y == 0).float().mean().item()
+    assert dropped == pytest.approx(p, abs=4 * (p * (1 - p) / x.numel()) ** 0.5)
+    assert y[y != 0].unique().tolist() == pytest.approx([1 / (1 - p)], rel=1e-3)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())  # the same mask and scale
+    neighbours = (y[:, 1:] == 0) & (y[:, :-1] == 0)
+    assert neighbours.float().mean().item() == pytest.approx(dropped**2, abs=0.01)  # independent
+    torch.manual_seed(0)
+    assert torch.equal(FastDropout(p).train()(x), y)
+    assert FastDropout(p).eval()(x) is x

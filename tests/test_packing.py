@@ -9,7 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from gpt2_interp import packing
 from gpt2_interp.examples import IGNORED, Example, collate
-from gpt2_interp.models import fuse_gelu
+from gpt2_interp.models import use_fast_layers
 from gpt2_interp.packing import pack, packed_attention, packed_loss, packed_token_losses
 
 LENGTHS = ((30, 12), (3, 1), (50, 20), (1, 2), (0, 25))  # source, target; the last is plain text
@@ -159,10 +159,10 @@ def test_bf16_is_close_to_fp32(model, examples):
     assert half.item() == pytest.approx(full.item(), rel=2e-3)
 
 
-def test_fused_gelu_is_the_same_function(model, examples):
+def test_fast_layers_are_the_same_functions(model, examples):
     theirs = separate(model, examples)
     theirs_gradients = gradients(model, theirs)
-    fuse_gelu(model)
+    use_fast_layers(model)
     assert isinstance(model.transformer.h[0].mlp.act, torch.nn.GELU)
     ours = separate(model, examples)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
