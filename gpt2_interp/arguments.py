@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,8 +196,11 @@ class RunTrainingArguments(TrainingArguments):
     )
 
 
+WHOLE_MODEL = "a snapshot needs the whole model in one process; torchrun alone trains on several devices"
 # Flags of TrainingArguments that this pipeline decides itself.
 REFUSED = {
+    "--fsdp": WHOLE_MODEL,
+    "--deepspeed": WHOLE_MODEL,
     "--bf16": "give --precision bf16",
     "--fp16": "give --precision fp16",
     "--output_dir": "checkpoints go to checkpoints/<run_name>; give --run_name",
@@ -365,6 +369,8 @@ def validate(
         raise InputError("--num_beams must be at least 1.")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("--save_strategy must be steps or epoch: a snapshot belongs to every checkpoint.")
+    if any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")):
+        raise InputError(f"accelerate is configured to shard the weights: {WHOLE_MODEL}.")
     if training.n_gpu > 1:
         training._n_gpu = 1  # one process, one device: torchrun takes several (nn.DataParallel would cut packed rows)
     complete_batch(experiment, training)

@@ -41,7 +41,7 @@ def test_a_preset_may_be_a_path_and_holds_lists(tmp_path):
 def test_the_presets_of_the_real_experiments():
     model, data, _, training = parse_arguments(["cnn_dailymail"])
     assert (data.dataset_name, data.dataset_config_name) == ("abisee/cnn_dailymail", "3.0.0")
-    assert (model.tuning, training.learning_rate, training.optim) == ("full", 5e-5, "adamw_torch")
+    assert (model.tuning, training.learning_rate, training.optim) == ("full", 5e-5, "adamw_torch_fused")
     assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (2, 8)
     assert training.num_train_epochs == 3 and training.save_total_limit == 2 and data.max_predict_samples >= 500
     model, data, _, training = parse_arguments(["creative_writing"])
@@ -186,3 +186,12 @@ def test_bad_presets_get_a_sentence(tmp_path):
 
 def test_presets_stand_where_the_package_looks():
     assert CONFIGS.is_dir() and CONFIGS.name == "configs"
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_sharded_weights_are_refused(name, monkeypatch):
+    with pytest.raises(InputError, match=f"--{name.lower()} is not a flag here.*whole model in one process"):
+        parse_arguments(["quickstart", f"--{name.lower()}", "x"])
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(InputError, match="whole model in one process"):
+        parse_arguments(["quickstart"])
