@@ -247,6 +247,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Exp
     for name, instead in REFUSED.items():
         if any(word.split("=")[0] == name for word in given):
             raise InputError(f"{name} is not a flag here: {instead}.")
+    if any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")):
+        raise InputError(f"accelerate is configured to shard the weights: {WHOLE_MODEL}.")
     if not any(word.split("=")[0] == "--run_name" for word in given) and not {"-h", "--help"} & set(argv):
         raise InputError("give the run a name with --run_name; its results are kept under that name.")
     # The parser makes TrainingArguments at once, and those want an output_dir: so find the run's name first.
@@ -369,8 +371,6 @@ def validate(
         raise InputError("--num_beams must be at least 1.")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("--save_strategy must be steps or epoch: a snapshot belongs to every checkpoint.")
-    if any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")):
-        raise InputError(f"accelerate is configured to shard the weights: {WHOLE_MODEL}.")
     if training.n_gpu > 1:
         training._n_gpu = 1  # one process, one device: torchrun takes several (nn.DataParallel would cut packed rows)
     complete_batch(experiment, training)
