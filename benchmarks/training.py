@@ -59,7 +59,7 @@ RATIOS = (
 # --- one turn, in a process of its own ---------------------------------------------------------------------------
 
 
-def turn(settings: dict, data: Path, steps: int) -> dict:
+def turn(settings: dict, data: Path, steps: int, count_flops: bool) -> dict:
     """Train `steps` optimizer steps after one that warms up: {"seconds" of each, "examples", "peak_bytes", ...}."""
     import torch
     import transformers
@@ -74,7 +74,7 @@ def turn(settings: dict, data: Path, steps: int) -> dict:
     config = GPT2Config(attn_pdrop=settings["attn_pdrop"])
     model = GPT2LMHeadModel(config)
     tokenizer = load_tokenizer(str(data / "gpt2_tokenizer"))
-    examples = real_examples(data, tokenizer, (1 + steps) * EFFECTIVE)
+    examples = real_examples(data, tokenizer, EFFECTIVE)  # the same in each step
     seconds: list[float] = []
 
     class Clock(TrainerCallback):
@@ -92,23 +92,22 @@ def turn(settings: dict, data: Path, steps: int) -> dict:
             save_strategy="no", report_to="none", disable_tqdm=True, logging_strategy="no", remove_unused_columns=False,
             train_sampling_strategy="sequential", dataloader_pin_memory=False,
         )  # fmt: skip
-        wanted = "fp32" if settings["recipe"] == "usual" else settings.get("precision", "auto")
+        wanted = {"usual": "fp32", "good": "bf16"}.get(settings["recipe"], settings.get("precision", "auto"))
         precision = choose_precision(wanted, config, arguments.device)
         set_precision(arguments, precision)
         make = ours if settings["recipe"] == "ours" else theirs
         trainer = make(settings, model, arguments, examples, tokenizer, Clock())
         trainer.train()
         peak = peak_bytes(arguments.device)
-        flops = step_flops(trainer, next(iter(trainer.get_train_dataloader())))
-    batch = arguments.per_device_train_batch_size
+        flops = step_flops(trainer) if count_flops else None
     return {
         "seconds": seconds[1:],
         "examples": EFFECTIVE,
-        "tokens": sum(len(example.input_ids) for example in examples[:EFFECTIVE]),
-        "batch": batch,
+        "tokens": sum(len(example.input_ids) for example in examples),
+        "batch": arguments.per_device_train_batch_size,
         "precision": precision.name,
         "peak_bytes": peak,
-        "flops_per_example": flops / batch,
+        "flops": flops,
         "matmul_rate": matmul_rate(arguments.device, precision.dtype),
     }
 
@@ -160,14 +159,15 @@ def theirs(settings, model, arguments, examples, tokenizer, clock):
     return Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[clock])
 
 
-def step_flops(trainer, batch) -> int:
-    """Floating point operations of the matrix products of one forward and backward pass, as executed."""
+def step_flops(trainer) -> int:
+    """Floating point operations of the matrix products of one optimizer step, as executed. Counting takes memory."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    batches = list(trainer.get_train_dataloader())
+    tokens = trainer._get_num_items_in_batch(batches, trainer.args.device)
     with FlopCounterMode(display=False) as counter:
-        trainer.training_step(
-            trainer.model_wrapped, batch, trainer._get_num_items_in_batch([batch], trainer.args.device)
-        )
+        for batch in batches:
+            trainer.training_step(trainer.model_wrapped, batch, tokens)
     return counter.get_total_flops()
 
 
@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES), choices=list(RECIPES), metavar="RECIPE")
     parser.add_argument("--no_generation", action="store_true", help="training only")
     parser.add_argument("--out", type=Path, help="keep all figures in this JSON file")
+    parser.add_argument("--count_flops", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--turn", choices=[*RECIPES, "generation"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if not (given.data / "cnn_dailymail").is_dir():
@@ -251,12 +252,12 @@ def main() -> None:
     if given.turn:
         is_generation = given.turn == "generation"
         print(json.dumps(generation(given.data, given.repeats) if is_generation
-                         else turn(RECIPES[given.turn], given.data, given.steps)))  # fmt: skip
+                         else turn(RECIPES[given.turn], given.data, given.steps, given.count_flops)))  # fmt: skip
         return
     turns: dict[str, list[dict]] = {name: [] for name in given.recipes}
     for repeat in range(given.repeats):
         for name in given.recipes:
-            turns[name].append(in_a_process(given, name))
+            turns[name].append(in_a_process(given, name, *(["--count_flops"] if repeat == 0 else [])))
             latest = turns[name][-1]
             print(f"{repeat + 1}/{given.repeats} {name:18} {rate(latest):6.3f} examples/s", file=sys.stderr, flush=True)
     figures = {"machine": machine(), "training": {name: summary(results) for name, results in turns.items()}}
@@ -272,9 +273,9 @@ def default_data() -> Path:
     return Path(os.environ.get("GPT2_INTERP_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
-def in_a_process(given, name: str) -> dict:
+def in_a_process(given, name: str, *flags: str) -> dict:
     command = [sys.executable, __file__, "--data", str(given.data), "--steps", str(given.steps), "--turn", name,
-               "--repeats", str(given.repeats)]  # fmt: skip
+               "--repeats", str(given.repeats), *flags]  # fmt: skip
     # The same allocator for all, as run_experiment.sh sets it.
     allocator = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
     result = subprocess.run(command, capture_output=True, text=True, env={**allocator, **os.environ}, check=False)
@@ -300,7 +301,7 @@ def summary(results: list[dict]) -> dict:
         "batch": first["batch"],
         "precision": first["precision"],
         "peak_gb": statistics.median(result["peak_bytes"] for result in results) / 1e9,
-        "utilisation": speed * first["flops_per_example"] / best_matmul,
+        "utilisation": speed / first["examples"] * first["flops"] / best_matmul,
         "matmul_gflops": best_matmul / 1e9,
     }
 

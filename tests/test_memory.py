@@ -137,6 +137,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 from gpt2_interp.examples import Example
 from gpt2_interp.memory import peak_bytes, training_bytes
+from gpt2_interp.models import use_fast_layers
 from gpt2_interp.trainer import SupervisedTrainer
 
 torch.set_num_threads(1)
@@ -144,6 +145,7 @@ cpu = torch.device("cpu")
 before = peak_bytes(cpu)
 model = GPT2LMHeadModel(GPT2Config(n_layer=6, n_embd=384, n_head=6, vocab_size=20000, attn_pdrop=0.0, bos_token_id=None,
                                    eos_token_id=None))
+use_fast_layers(model)
 row = Example("a", "a", tuple(range(200)), (1, 2), tuple(range(54)))
 tokenizer = type("Tokenizer", (), {"pad_token_id": 0, "padding_side": "right", "save_pretrained": lambda *_: None})()
 with tempfile.TemporaryDirectory() as folder:
