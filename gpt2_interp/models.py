@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -175,7 +176,9 @@ def add_lora(model: GPT2LMHeadModel, arguments: ModelArguments, seed: int) -> Pe
     )
     torch.manual_seed(seed)
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # a name of transformers that peft still uses
+            return get_peft_model(model, config)
     except ValueError as error:
         raise InputError(f"--lora_target_modules: {str(error).splitlines()[0]}") from None
 
