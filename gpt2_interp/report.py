@@ -197,6 +197,9 @@ def write_run_report(m: Measurements) -> Path:
     return path
 
 
+FOLDED_AWAY = ("sha256", "counts", "samples")  # of a part of the data: among the settings
+
+
 def summary(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The run in a few lines: (name, value)."""
     model, info = m.info.get("model", {}), m.info
@@ -207,7 +210,8 @@ def summary(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]
         rows.append(("parameters", f"{total:,}, of which {trainable:,} trained ({share}%)"))
     shape = [f"{key} {model[key]}" for key in ("n_layer", "n_head", "n_embd", "n_positions") if key in model]
     rows.append(("shape", ", ".join(shape)))
-    rows += [(f"data: {part}", plain(counts)) for part, counts in info.get("data", {}).items()]
+    for part, entry in info.get("data", {}).items():
+        rows.append((f"data: {part}", plain({k: v for k, v in entry.items() if k not in FOLDED_AWAY})))
     examples, patterns = (len(m.probe_set.get(kind, [])) for kind in ("example", "pattern"))
     rows.append(("probes", f"{examples} fixed examples, {patterns} with full patterns"))
     rows.append(("snapshots", f"{len(m.steps)}, at steps {_list(m.steps)}"))
@@ -217,7 +221,12 @@ def summary(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]
 
 def settings(info: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Groups of (name, value) for the tables that are folded away."""
-    groups = [("Arguments", info.get("arguments")), ("Model", info.get("model")), ("Versions", info.get("versions"))]
+    groups = [
+        ("Arguments", info.get("arguments")),
+        ("Model", info.get("model")),
+        ("Data", info.get("data")),
+        ("Versions", info.get("versions")),
+    ]
     return [
         (name, [(str(k), plain(v)) for k, v in group.items()]) for name, group in groups if isinstance(group, Mapping)
     ]

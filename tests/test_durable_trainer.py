@@ -132,12 +132,14 @@ def random_moment(rng):
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_killed_at_ten_random_moments_and_resumed(tuning, references, toy_base, tmp_path):
-    """Ten kills, one after the other; where a run ends before its kill it is compared and begun again."""
+    """Ten kills, one after the other; where a run ends before its kill it is compared and begun again. More than ten
+    where a busy machine lets too few of them leave a checkpoint without its seal, or go on in the middle."""
     _, expected = references(tuning)
     run, rng = Run(tmp_path, toy_base, flags=TUNINGS[tuning]), random.Random(tuning)
     kills = inside = resumed = 0
     flag = "--overwrite"
-    while kills < 10:
+    while kills < 10 or inside < 2 or resumed < 2:
+        assert kills < 50
         status = run(flag, fault=random_moment(rng))
         assert status in (0, -signal.SIGKILL), run.output
         kills += status != 0
@@ -149,8 +151,6 @@ def test_killed_at_ten_random_moments_and_resumed(tuning, references, toy_base, 
         flag = "--resume" if status and any(path.exists() for path in run.paths.all()) else "--overwrite"
     assert run(flag) == 0, run.output
     assert_same(run, expected)
-    print(f"{inside} kills inside a save, {resumed} resumed from a checkpoint")
-    assert inside >= 2 and resumed >= 2  # kills that left a checkpoint without its seal; goings-on in the middle
 
 
 def test_killed_while_it_is_scored(references, toy_base, tmp_path):

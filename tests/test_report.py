@@ -1,5 +1,6 @@
 """The reports: self-contained, escaped, complete, and calm about what is missing."""
 
+import copy
 import re
 
 import pytest
@@ -15,6 +16,8 @@ from gpt2_interp.report import (
     plain,
     read_scores,
     score_table,
+    settings,
+    summary,
     write_overview,
     write_run_report,
 )
@@ -157,3 +160,12 @@ def test_the_score_table_has_a_column_for_each_source_of_a_mixture():
     table = score_table({"base": scores, "tuned": scores, "test": {"counts": {"wikitext": 4}}})
     assert table["columns"] == ["perplexity", "perplexity, wikitext", "rows scored"]
     assert score_table({"base": scores, "test": {"counts": 3}})["columns"] == ["perplexity", "rows scored"]
+
+
+def test_fingerprints_of_the_data_are_folded_away(measurements):
+    data = {"train": {"source": "mine.jsonl", "rows": 5, "sha256": "f00dcafe", "counts": {"wiki": 5}}}
+    m = copy.copy(measurements)
+    m.info = {**measurements.info, "data": data}
+    shown = dict(summary(m, {}))
+    assert "mine.jsonl" in shown["data: train"] and "f00dcafe" not in str(shown)
+    assert "f00dcafe" in str(dict(settings(m.info))["Data"])
