@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 
-@torch.inference_mode()
+@torch.no_grad()  # under inference_mode autocast would cast every weight again for every token
 def generate(
     model,
     tokenizer,

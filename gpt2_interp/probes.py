@@ -94,9 +94,9 @@ def choose_probes(
             + ("." if len(chosen) == len(held_out) else ", and longer ones would cost too many tokens.")
         )
     if cut:
-        notes.append(f"{len(cut)} probes had their source cut to {max_source_length} tokens.")
+        notes.append(f"The source of {len(cut)} of the probes was cut to {max_source_length} tokens.")
     if added:
-        notes.append(f"{len(added)} probes have a target longer than {max_target_length} tokens, kept whole.")
+        notes.append(f"The target of {len(added)} of the probes is longer than {max_target_length} tokens, kept whole.")
     patterns = _pattern_probes(held_out, pattern_count, pattern_length, rng, notes)
     return ProbeSet(tuple(chosen), tuple(patterns), tuple(notes))
 

@@ -45,3 +45,15 @@ def test_sampling_is_seeded_and_leaves_random_state_and_mode(toy):
     assert model.training
     assert first == generate(model, tokenizer, PROMPTS, 12, top_p=0.9, seed=1)
     assert first != generate(model, tokenizer, PROMPTS, 12, top_p=0.9, seed=2)
+
+
+def test_autocast_casts_weights_once_and_not_for_every_token(toy):
+    model, tokenizer = toy
+
+    shape = list(model.transformer.h[0].attn.c_attn.weight.shape)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        generate(model, tokenizer, [PROMPTS[0]], 12, context=lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    casts = [
+        e for e in profile.events() if e.name == "aten::_to_copy" and e.input_shapes and e.input_shapes[0] == shape
+    ]
+    assert len(casts) == model.config.n_layer

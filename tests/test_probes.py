@@ -50,7 +50,7 @@ def test_short_examples_first_then_sources_are_cut_and_targets_kept():
         ("long target", 256, 90),
     ]
     assert all(e.source_ids[0] == 1000 for e in probes.examples)  # cut at the end
-    assert any("1 probes had their source cut to 256" in note for note in probes.notes)
+    assert any("The source of 1 of the probes was cut to 256" in note for note in probes.notes)
     assert any("longer than 64" in note for note in probes.notes)
     only_fitting = choose_probes([*CORPUS, *held_out], count=256)
     assert all(len(e.source_ids) <= 256 and len(e.target_ids) <= 64 for e in only_fitting.examples)
