@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from gpt2_interp.errors import InputError, run_script
+from gpt2_interp.measure_table import POOLINGS
 from gpt2_interp.projection import METHODS, Projection, project, save_projection, spread_out
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import POOLINGS, SnapshotStore, write_atomically
+from gpt2_interp.snapshots import SnapshotStore, write_atomically
 
 
 def main() -> None:
@@ -74,14 +75,13 @@ def load_states(store: SnapshotStore, layer: int, pooling: str, max_steps: int) 
     steps, states = [], []
     for step in spread_out(store.steps(), max_steps):
         try:
-            pooled = store.load(step, ["hidden_pooled"]).get(
-                "hidden_pooled"
-            )  # [example, pooling, hidden_layer, d_model]
+            # [example, pooling, hidden_layer, d_model], stored in half precision
+            pooled = store.load(step, ["hidden_pooled"]).get("hidden_pooled")
         except InputError as damaged:
             print(f"step {step} is left out: {damaged}", file=sys.stderr)
             continue
         if pooled is not None:
-            states.append(pooled[:, at, layer])
+            states.append(pooled[:, at, layer].astype(np.float32))
             steps.append(step)
     if not steps:
         raise InputError(f"run {name!r} has no intact snapshot of its hidden states: train it again.")
@@ -90,8 +90,9 @@ def load_states(store: SnapshotStore, layer: int, pooling: str, max_steps: int) 
 
 def draw(projection: Projection, store: SnapshotStore) -> list[Path]:
     """Write the page and the GIF; returns their paths."""
-    from gpt2_interp.animation import latent_gif, latent_plotly  # here: drawing libraries take seconds to import
-    from gpt2_interp.figures import Measurements, figure_page
+    from gpt2_interp.latent_figures import latent_gif, latent_plotly  # here: drawing libraries take seconds to import
+    from gpt2_interp.measurements import Measurements
+    from gpt2_interp.plotly_panels import figure_page
 
     n_probe = projection.coordinates.shape[1]
     measurements = Measurements(store.paths)

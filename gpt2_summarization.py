@@ -40,7 +40,7 @@ from gpt2_interp.hparams import write_hparams  # noqa: E402
 from gpt2_interp.memory import settle_batch  # noqa: E402
 from gpt2_interp.models import add_lora, describe, device_name, load_base  # noqa: E402
 from gpt2_interp.precision import choose_precision, set_precision  # noqa: E402
-from gpt2_interp.probes import choose_probes  # noqa: E402
+from gpt2_interp.probe_building import build_probes  # noqa: E402
 from gpt2_interp.recorder import SnapshotRecorder  # noqa: E402
 from gpt2_interp.run_paths import RunPaths  # noqa: E402
 from gpt2_interp.snapshots import SnapshotStore, write_json  # noqa: E402
@@ -99,10 +99,12 @@ def main() -> None:
             say(f"  {use:10} {reports[use]}  <- {corpus.provenance[use]['source']}")
             if not examples[use]:
                 raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")
-    for note in corpus.notes:
+    probes = build_probes(corpus, examples, builder, base.config, experiment.probe_samples, training.seed)
+    for note in (*corpus.notes, *probes.notes):
         say(f"  note: {note}")
-    probes = choose_probes(examples["probes"], experiment.probe_samples, seed=training.seed)
-    run_info["data"] = {use: {**corpus.provenance[use], **reports[use].remarks()} for use in reports}
+    run_info["data"] = {
+        use: {**entry, **(reports[use].remarks() if use in reports else {})} for use, entry in corpus.provenance.items()
+    }
     run_info["notes"] = corpus.notes
     resuming.check_settings(began_with, run_info)
 
@@ -137,7 +139,9 @@ def main() -> None:
         eval_examples=examples["validation"],
         processing_class=tokenizer,
         callbacks=[
-            SnapshotRecorder(store, probes, run_info, tokenizer=tokenizer),
+            SnapshotRecorder(
+                store, probes, run_info, tokenizer, schedule=experiment.snapshot_schedule, measures=experiment.measures
+            ),
             SampleWriter(test.sample, test.sample_rows, str(paths.logs), run_files.line_writer(samples_file)),
             *([EarlyStoppingCallback(patience)] if patience else []),
         ],

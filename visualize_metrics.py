@@ -5,12 +5,20 @@
     python visualize_metrics.py --all
 
 reads   interpretability_metrics/<run>/, attention_analysis/<run>/, latent_space_evolution/<run>/, model_outputs/<run>/
-writes  visualizations/<run>/temporal_metrics_evolution.png .html       loss, attention, drift of the hidden states
-        visualizations/<run>/weight_changes_evolution.png .html         which matrices moved
-        visualizations/<run>/gradient_norm_evolution.png .html          gradient norm and its shares
+writes  interpretability_metrics/<run>/claims.json                      every change, tested: which may be claimed
+        visualizations/<run>/learning_timeline.png .html                loss, use of the source, twins, displacement
+        visualizations/<run>/head_changes.png .html                     which heads changed by more than chance
+        visualizations/<run>/temporal_metrics_evolution.png .html       attention and hidden states over time
         visualizations/<run>/attention_head_evolution.gif .html         entropy of every head and its change
         visualizations/<run>/attention_weights_evolution.gif            patterns of the heads that changed most
-        visualizations/<run>/neuron_activations_evolution.gif           neurons that changed most
+        visualizations/<run>/drift_map.png .html                        hidden states against the base, layer by layer
+        visualizations/<run>/weight_changes_evolution.png .html         which matrices moved
+        visualizations/<run>/weight_spectra.png .html                   in how many directions they moved, intruders
+        visualizations/<run>/gradient_norm_evolution.png .html          gradient norm and its shares
+        visualizations/<run>/changed_neurons.png .html                  neurons that changed most, with their tokens
+        visualizations/<run>/neuron_activations_evolution.gif           the same over time
+        visualizations/<run>/lens.png .html                             what each layer would predict
+        visualizations/<run>/graft.png .html                            which blocks carry what was learned
         visualizations/<run>/interpretability_report.html               all of it in one file
         visualizations/interpretability_report.html                     all runs compared
 
@@ -26,20 +34,39 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gpt2_interp import animation, figures
+from gpt2_interp import (
+    animation,
+    cause_figures,
+    change_figures,
+    figures,
+    hidden_figures,
+    learning_figures,
+    neuron_figures,
+    spectra_figures,
+)
+from gpt2_interp.claims import summary, write_claims
 from gpt2_interp.errors import InputError, run_script
-from gpt2_interp.figures import Measurements, figure_page
-from gpt2_interp.report import write_overview, write_run_report
+from gpt2_interp.measurements import Measurements
+from gpt2_interp.overview import write_overview
+from gpt2_interp.plotly_panels import figure_page
+from gpt2_interp.report import write_run_report
 from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.snapshots import SnapshotStore, write_atomically
 
 PICTURES = {  # name: {suffix: how to draw it}
+    "learning_timeline": {".png": learning_figures.timeline_png, ".html": learning_figures.timeline_plotly},
+    "head_changes": {".png": change_figures.head_changes_png, ".html": change_figures.head_changes_plotly},
     "temporal_metrics_evolution": {".png": figures.temporal_png, ".html": figures.temporal_plotly},
-    "weight_changes_evolution": {".png": figures.weight_png, ".html": figures.weight_plotly},
-    "gradient_norm_evolution": {".png": figures.gradient_png, ".html": figures.gradient_plotly},
     "attention_head_evolution": {".gif": animation.head_gif, ".html": animation.head_plotly},
     "attention_weights_evolution": {".gif": animation.pattern_gif},
-    "neuron_activations_evolution": {".gif": animation.neuron_gif},
+    "drift_map": {".png": hidden_figures.drift_png, ".html": hidden_figures.drift_plotly},
+    "weight_changes_evolution": {".png": figures.weight_png, ".html": figures.weight_plotly},
+    "weight_spectra": {".png": spectra_figures.spectra_png, ".html": spectra_figures.spectra_plotly},
+    "gradient_norm_evolution": {".png": figures.gradient_png, ".html": figures.gradient_plotly},
+    "changed_neurons": {".png": neuron_figures.neurons_png, ".html": neuron_figures.neurons_plotly},
+    "neuron_activations_evolution": {".gif": neuron_figures.neuron_gif},
+    "lens": {".png": hidden_figures.lens_png, ".html": hidden_figures.lens_plotly},
+    "graft": {".png": cause_figures.graft_png, ".html": cause_figures.graft_plotly},
 }
 REPORT = "report"
 
@@ -73,9 +100,13 @@ def main() -> None:
 
 
 def draw_run(paths: RunPaths, names: list[str]) -> tuple[list[Path], list[str]]:
-    """Draw the named pictures of one run, and its report last; returns the files and why others are missing."""
+    """Test the run's changes, draw the named pictures, and its report last; returns the files and why others are
+    missing."""
+    store = SnapshotStore(paths)
+    store.run_info()  # says what is wrong with the name before anything is written
+    written, missing = [write_claims(store)], []
     measurements = Measurements(paths)
-    written, missing = [], []
+    print(f"{paths.run_name}: " + "\n".join(summary(measurements.claims)))
     in_order = sorted(names, key=lambda name: name == REPORT)  # the report last: it takes in the others
     with tqdm(in_order, desc=paths.run_name, unit="figure") as bar:
         for name in bar:

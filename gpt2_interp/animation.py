@@ -1,4 +1,4 @@
-"""Pictures that move with the optimizer step: heads, attention patterns, neurons, and the latent space.
+"""Pictures that move with the optimizer step: heads and attention patterns; and how frames become a GIF.
 
 What is drawn is computed first for all steps (`HeadEvolution`, `PatternEvolution`, ...), together with one colour range
 over all of them: a colour means the same in every frame. Imports no torch.
@@ -6,10 +6,7 @@ over all of them: a colour means the same in every frame. Imports no torch.
 
 from __future__ import annotations
 
-import html
-import re
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,25 +15,20 @@ import imageio.v3 as imageio
 import matplotlib
 import numpy as np
 import plotly.graph_objects as go
-import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from plotly.subplots import make_subplots
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures import GREY, NO_VALUE, STYLE, Measurements, measure_label, nan_mean
-from gpt2_interp.projection import Projection
+from gpt2_interp.measurements import Measurements, nan_mean
+from gpt2_interp.measures.patterns import unfold_patterns
+from gpt2_interp.panels import NO_VALUE, STYLE, color_map, measure_label, symmetric_range
 
 FRAME_MS = 900
 LAST_FRAME_MS = 2500
 HEADS_SHOWN = 4
-NEURONS_PER_LAYER = 16
-MOST_CLUSTERS = 14  # more colours than this can't be told apart
-TURN_FRAMES = 36  # one full turn of the camera
 
 
 # --- GIF ---------------------------------------------------------------------------------------------------------
@@ -91,16 +83,6 @@ class Canvas:
         return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
 
 
-def color_map(name: str) -> Any:
-    return matplotlib.colormaps[name].with_extremes(bad=NO_VALUE)
-
-
-def symmetric_range(values: np.ndarray) -> float:
-    """Half-width of a colour range centred on 0 that holds every defined value."""
-    finite = np.abs(values[np.isfinite(values)])
-    return float(finite.max()) if len(finite) and finite.max() > 0 else 1.0
-
-
 # --- attention heads -----------------------------------------------------------------------------------------------
 
 
@@ -116,8 +98,8 @@ class HeadEvolution:
 
 
 def head_evolution(m: Measurements) -> HeadEvolution:
-    steps, values = m.stack("attn_entropy")  # [step, example, region, layer, head]
-    entropy = nan_mean(m.region(values, axis=2), axis=1)
+    steps, values = m.headline("attn_entropy")  # [step, example, layer, head]
+    entropy = nan_mean(values, axis=1)
     change = entropy - entropy[0]
     finite = entropy[np.isfinite(entropy)]
     limits = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -252,7 +234,7 @@ class PatternEvolution:
 
 def pattern_evolution(m: Measurements) -> PatternEvolution:
     """The shortest pattern probe, the heads whose mean entropy over all probes changed most."""
-    steps, patterns = m.stack("attn_pattern")  # [step, pattern_example, layer, head, query, key]
+    steps, patterns = m.stack("attn_pattern")  # [step, pattern_example, layer, head, query_key]
     probes = m.probe_set.get("pattern", [])
     if not probes:
         raise InputError(f"run {m.paths.run_name!r} has no probe with full attention patterns.")
@@ -261,8 +243,8 @@ def pattern_evolution(m: Measurements) -> PatternEvolution:
     change = head_evolution(m).change[-1]  # [layer, head]
     order = np.argsort(-np.abs(np.nan_to_num(change)), axis=None, kind="stable")[:HEADS_SHOWN]
     heads = [(int(i // change.shape[1]), int(i % change.shape[1])) for i in order]
-    shown = np.stack([patterns[:, at, layer, head, :size, :size] for layer, head in heads], axis=1).astype(np.float32)
-    shown[..., np.triu(np.ones((size, size), dtype=bool), 1)] = np.nan  # a query can't see later keys: no value, not 0
+    chosen = np.stack([patterns[:, at, layer, head] for layer, head in heads], axis=1)
+    shown = unfold_patterns(chosen)[..., :size, :size]
     boundaries = (probe["n_source"], probe["n_source"] + probe["n_template"])
     changes = [float(change[head]) for head in heads]
     return PatternEvolution(
@@ -335,217 +317,3 @@ def _token_ticks(axes: np.ndarray, tokens: list[str], side: float) -> None:
         ax.set_xlabel("key (attended to)")
     for ax in axes[:, 0]:
         ax.set_ylabel("query")
-
-
-# --- neurons ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NeuronEvolution:
-    """z [step, layer, rank]: change of the mean activation; neurons [layer, rank] says which neuron stands where."""
-
-    steps: list[int]
-    neurons: np.ndarray
-    z: np.ndarray
-    z_range: float
-
-
-def neuron_evolution(m: Measurements, per_layer: int = NEURONS_PER_LAYER) -> NeuronEvolution:
-    """z = (mean_t - mean_0) / max(sd_0, the layer's 5th percentile of sd_0).
-
-    Those that are largest at the last step, in that order.
-    """
-    steps, mean = m.stack("neuron_mean")  # [step, region, layer, d_mlp]
-    _, sd = m.stack("neuron_sd")
-    mean, sd_0 = m.region(mean, axis=1), m.region(sd, axis=1)[0]  # [step, layer, d_mlp], [layer, d_mlp]
-    floor = np.nanpercentile(sd_0, 5, axis=1, keepdims=True)  # a nearly constant neuron would divide by nearly nothing
-    scale = np.maximum(sd_0, floor)
-    z = np.divide(mean - mean[0], scale, out=np.full(mean.shape, np.nan), where=scale > 0)
-    order = np.argsort(-np.abs(np.nan_to_num(z[-1])), axis=1, kind="stable")[:, :per_layer]  # [layer, rank]
-    shown = np.take_along_axis(z, order[None], axis=2)
-    return NeuronEvolution(steps, order, shown, symmetric_range(shown))
-
-
-def neuron_gif(m: Measurements) -> bytes:
-    data = neuron_evolution(m)
-    n_layer, n_rank = data.neurons.shape
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(0.5 * n_rank + 2.2, max(3.2, 0.36 * n_layer + 1.7))
-        ax = canvas.figure.subplots()
-        image = ax.imshow(data.z[0], cmap=color_map("RdBu_r"), vmin=-data.z_range, vmax=data.z_range, aspect="auto")
-        ax.set(
-            xlabel="rank by change at the last step (the number in a cell is the neuron)",
-            ylabel="layer",
-            xticks=range(n_rank),
-            xticklabels=range(1, n_rank + 1),
-            yticks=range(n_layer),
-        )
-        ax.grid(False)
-        cells = [(layer, rank) for layer in range(n_layer) for rank in range(n_rank)]
-        numbers = [
-            ax.text(rank, layer, str(data.neurons[layer, rank]), ha="center", va="center", fontsize=6.5)
-            for layer, rank in cells
-        ]
-        canvas.figure.colorbar(image, ax=ax, label="z of neuron_mean [standard deviations at step 0]")
-        title = canvas.figure.suptitle("\n", fontsize=10)
-        frames = []
-        for i, step in enumerate(data.steps):
-            image.set_data(data.z[i])
-            for cell, number in zip(cells, numbers, strict=True):
-                number.set_color("white" if abs(data.z[i][cell]) > 0.55 * data.z_range else "#333333")
-            title.set_text(
-                f"{m.paths.run_name} · step {step}{only_one(data.steps)}\n"
-                "MLP neurons of each layer whose mean activation changed most"
-            )
-            frames.append(canvas.frame())
-    return gif_bytes(frames, step_durations(len(frames)))
-
-
-# --- the latent space ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Group:
-    """Probes drawn in one colour; members are indices of examples."""
-
-    label: str
-    color: str
-    members: list[int]
-
-
-def color_groups(clusters: Sequence[str], defined: np.ndarray) -> list[Group]:
-    """One colour per cluster, or one for all where there are more clusters than colours can tell apart."""
-    members = np.flatnonzero(defined).tolist()
-    sizes = Counter(clusters[i] for i in members)
-    if len(sizes) > MOST_CLUSTERS:
-        return [Group(f"probes of {len(sizes)} clusters", "#1f5fa8", members)]
-    colors = sns.color_palette("husl", len(sizes), desat=0.85).as_hex()
-    return [
-        Group(name, color, [i for i in members if clusters[i] == name])
-        for name, color in zip(sorted(sizes, key=natural_order), colors, strict=True)
-    ]
-
-
-def natural_order(text: str) -> list[Any]:
-    """A sorting key that puts "event 2" before "event 10"."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text)]
-
-
-def equal_ranges(coordinates: np.ndarray) -> list[tuple[float, float]]:
-    """One range per axis over all steps, all of the same length, so that distances look the same in every direction."""
-    points = coordinates[np.isfinite(coordinates).all(axis=-1)]  # [point, 3]
-    centre = (points.max(axis=0) + points.min(axis=0)) / 2
-    half = max(float((points.max(axis=0) - points.min(axis=0)).max()) * 0.53, 1e-6)
-    return [(float(c - half), float(c + half)) for c in centre]
-
-
-def axis_names(projection: Projection) -> list[str]:
-    if projection.info.get("method") == "pca":
-        shares = projection.info.get("variance_explained", [])
-        return [f"PC {i} ({100 * share:.0f}% of variance)" for i, share in enumerate(shares, start=1)]
-    return ["UMAP 1", "UMAP 2", "UMAP 3"]
-
-
-def quality_sentence(projection: Projection) -> str:
-    """How far the picture can be trusted, in one line."""
-    trust, kept = projection.trustworthiness, projection.knn_overlap
-    chance = projection.info.get("knn_overlap_chance", float("nan"))
-    return (
-        f"trustworthiness {trust.min():.2f} to {trust.max():.2f}, neighbours kept {100 * kept.min():.0f} to "
-        f"{100 * kept.max():.0f}% (chance {100 * chance:.0f}%)"
-    )
-
-
-def latent_plotly(
-    projection: Projection, probe_ids: Sequence[str], clusters: Sequence[str], run_name: str
-) -> go.Figure:
-    """Slider over the steps, one trace per cluster, the same axis ranges throughout."""
-    groups = color_groups(clusters, np.isfinite(projection.coordinates).all(axis=(0, 2)))
-    names = axis_names(projection)
-
-    def points(step: int, group: Group) -> dict[str, Any]:
-        x, y, z = projection.coordinates[step, group.members].T.round(4).tolist()
-        return {"x": x, "y": y, "z": z}
-
-    figure = go.Figure(
-        [
-            go.Scatter3d(
-                **points(0, group),
-                mode="markers",
-                name=html.escape(group.label),
-                marker={"size": 3.5, "color": group.color, "opacity": 0.85},
-                text=[f"{html.escape(probe_ids[i])}<br>{html.escape(clusters[i])}" for i in group.members],
-                hovertemplate="%{text}<extra></extra>",
-            )
-            for group in groups
-        ]
-    )
-    figure.frames = [
-        go.Frame(
-            data=[go.Scatter3d(**points(i, group)) for group in groups], traces=list(range(len(groups))), name=str(step)
-        )
-        for i, step in enumerate(projection.steps)
-    ]
-    axes = {
-        f"{letter}axis": {"range": limits, "title": {"text": name}, "autorange": False}
-        for letter, limits, name in zip("xyz", equal_ranges(projection.coordinates), names, strict=True)
-    }
-    subtitle = f"{latent_description(projection)}; {quality_sentence(projection)}"
-    figure.update_layout(
-        template="plotly_white",
-        height=720,
-        margin={"l": 10, "r": 10, "b": 40, "t": 80},
-        scene={**axes, "aspectmode": "cube"},
-        legend={"itemsizing": "constant"},
-        title={"text": f"Hidden states of the probes · run {run_name}", "subtitle": {"text": subtitle}},
-        **(step_slider(projection.steps) if len(projection.steps) > 1 else {}),
-    )
-    return figure
-
-
-def latent_description(projection: Projection) -> str:
-    info = projection.info
-    method = {"pca": "PCA", "aligned_umap": "AlignedUMAP"}.get(info.get("method"), str(info.get("method")))
-    return f"{method} of all steps together, {info.get('layer', 'layer ?')}, {info.get('pooling', '?')}"
-
-
-def latent_gif(projection: Projection, clusters: Sequence[str], run_name: str) -> bytes:
-    """The camera makes one turn while the steps advance; limits fixed over all frames."""
-    groups = color_groups(clusters, np.isfinite(projection.coordinates).all(axis=(0, 2)))
-    n_step = len(projection.steps)
-    per_step = max(1, round(TURN_FRAMES / n_step))
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(7.6, 5.8, dpi=80, layout=None)
-        ax = canvas.figure.add_axes((0.02, 0.03, 0.76, 0.86), projection="3d")
-        members = [i for group in groups for i in group.members]
-        colors = [group.color for group in groups for _ in group.members]
-        points = ax.scatter(
-            *projection.coordinates[0, members].T, s=14, c=colors, linewidths=0
-        )  # one artist: 3 x faster
-        ranges = equal_ranges(projection.coordinates)
-        ax.set(xlim=ranges[0], ylim=ranges[1], zlim=ranges[2], box_aspect=(1, 1, 1))
-        for set_label, name in zip((ax.set_xlabel, ax.set_ylabel, ax.set_zlabel), axis_names(projection), strict=True):
-            set_label(name, fontsize=8, labelpad=-4)
-        ax.tick_params(labelsize=6, pad=0)
-        for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-            axis.set_major_locator(MaxNLocator(5))
-        handles = [Line2D([], [], marker="o", linestyle="", color=group.color, label=group.label) for group in groups]
-        canvas.figure.legend(handles=handles, loc="center right", fontsize=7.5, frameon=False)
-        canvas.figure.text(
-            0.5,
-            0.925,
-            f"{latent_description(projection)}; {quality_sentence(projection)}",
-            ha="center",
-            va="top",
-            fontsize=7,
-            color=GREY,
-        )
-        title = canvas.figure.suptitle("", fontsize=12, y=0.98)
-        frames = []
-        for i in range(n_step * per_step):
-            at = i // per_step
-            points._offsets3d = tuple(projection.coordinates[at, members].T)  # matplotlib has no public setter
-            ax.view_init(elev=22, azim=-60 + 360 * i / (n_step * per_step))
-            title.set_text(f"{run_name} · step {projection.steps[at]}")
-            frames.append(canvas.frame())
-    return gif_bytes(frames, [110] * (len(frames) - 1) + [1200])

@@ -15,7 +15,9 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from gpt2_interp.errors import InputError
 from gpt2_interp.local_files import TEXT_UNITS
+from gpt2_interp.measure_table import GROUPS
 from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshot_plan import Schedule, check_groups
 from gpt2_interp.startup import superseded
 from gpt2_interp.writing_sources import SOURCES, pairs, weights
 
@@ -111,6 +113,16 @@ class DataArguments:
         "--validation_split_percentage of the training rows.",
     )
     test_file: str | None = flag(None, "Local rows to score base and tuned model on; default: validation rows.")
+    control_file: str | None = flag(
+        None,
+        "General text that snapshots measure beside the probes: .txt, .jsonl, .csv or .parquet, column text. Default: "
+        "the other embedded source beside an embedded one, WikiText beside rows from the Hub, none beside local rows.",
+    )
+    null_targets: bool = flag(
+        False,
+        "Permute the targets of the training rows among their sources: a rerun that learns the style of targets but "
+        "can't learn to use the source; claims.json compares with it.",
+    )
     validation_split_percentage: float = flag(
         10, "Without validation rows: percent of the training rows, the last ones, that are held out."
     )
@@ -153,6 +165,16 @@ class ExperimentArguments:
         "the memory that is free.",
     )
     probe_samples: int = flag(256, "Held-out examples that every snapshot measures.")
+    snapshot_schedule: str = flag(
+        "checkpoints",
+        "When to measure, besides step 0 and the last step: at checkpoints, every so many steps (a number), or log "
+        "(steps 1, 2, 4, 8, ...).",
+    )
+    measures: list[str] = flags(
+        ["all"],
+        f"Which groups of measures: {', '.join(GROUPS)}; or all, without those that would cost more than 1% of the "
+        "training (said when it begins). docs/metrics.md defines each.",
+    )
     precision: str = flag(
         "auto",
         "fp32, bf16 or fp16 (autocast; weights and optimizer stay fp32), or auto: what trains a block of this model "
@@ -332,6 +354,8 @@ def validate(
         raise InputError(
             "--resume and --overwrite exclude each other: one goes on with the earlier run, one deletes it."
         )
+    Schedule.parse(experiment.snapshot_schedule)
+    check_groups(experiment.measures)
     if model.model_name_or_path and model.config_name:
         raise InputError(
             "--model_name_or_path loads weights and --config_name starts without them: give one of the two."

@@ -1,280 +1,256 @@
 """Model + probes -> the arrays of one snapshot, in batched passes that leave the model as it was.
 
-Everything is reduced to numbers while the forward pass runs. Attention is computed here, with the model's own queries
-and keys but a block of queries at a time, so that never a whole map [batch, head, query, key] is in memory.
+Everything is float32 and is reduced to numbers while the forward pass runs. `capture` goes through the groups of the
+measure table; what is not wanted is not computed.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
-from transformers import AttentionInterface, GPT2LMHeadModel
-from transformers.activations import NewGELUActivation
+from torch import nn
+from transformers import GPT2LMHeadModel
 
-from gpt2_interp.examples import IGNORED, Example, collate
-from gpt2_interp.measures.attention import QUERY_BLOCK, query_measures, region_mean
-from gpt2_interp.measures.neurons import NeuronStatistics
-from gpt2_interp.measures.weights import find_gpt2
+from gpt2_interp.ablation import ablation_exact
+from gpt2_interp.attention_observer import OBSERVED
+from gpt2_interp.base_weights import BaseWeights
+from gpt2_interp.example_pass import MAX_BATCH_TOKENS, ExamplePass
+from gpt2_interp.interventions import graft, mean_nll, twin_log_odds
+from gpt2_interp.measure_table import HIDDEN, MEASURE
+from gpt2_interp.measures.attention import STRIPES
+from gpt2_interp.measures.causal import twin_effect
+from gpt2_interp.measures.hidden_states import displacement_per_example, hidden_measures
+from gpt2_interp.measures.patterns import fold_patterns
+from gpt2_interp.measures.spectra import spectra
+from gpt2_interp.measures.weights import find_gpt2, weight_measures
+from gpt2_interp.noise import perturbation_band
+from gpt2_interp.observation import Stopwatch, measuring, read
+from gpt2_interp.probe_gradient import gradient_pass
 from gpt2_interp.probes import ProbeSet
-from gpt2_interp.snapshots import POOLINGS, REGIONS
+from gpt2_interp.readings import context_gains, head_scores, lens_means
 
-FIRST_A = 8  # region A begins here: earlier queries have too few keys to compare heads by
-PAD_ID = 0  # any token will do: padding is masked everywhere
-LOGIT_BUDGET = 2**24  # logits held at once (64 MiB in float32)
+Arrays = dict[str, np.ndarray]
 
 
 def capture(
     model: nn.Module,
     probe_set: ProbeSet,
+    wanted: Collection[str],
     *,
-    autocast_dtype: torch.dtype | None = None,
-    max_batch_tokens: int = 2048,
-) -> dict[str, np.ndarray]:
-    """Measure `model` on the probes: every array of the store's table that needs a forward pass, by name.
+    base: BaseWeights,
+    reference: Mapping[str, np.ndarray] | None = None,
+    previous: np.ndarray | None = None,
+    watch: Stopwatch | None = None,
+    max_batch_tokens: int = MAX_BATCH_TOKENS,
+) -> Arrays:
+    """Measure `model`: the wanted arrays of the measure table, by name, as far as the probes allow them.
 
-    model: a GPT2LMHeadModel, also wrapped by PEFT, DDP or torch.compile. autocast_dtype: precision of the forward
-    passes, float32 when None; the measures themselves are always float32. Weights, gradients, training mode,
-    attention implementation and random state are left as they were.
+    model: a GPT2LMHeadModel, also wrapped by PEFT, DDP or torch.compile. reference: what `write_reference` stored at
+    step 0; without one this model is the base, and the reference's arrays can be wanted too. previous: hidden_pooled of
+    the snapshot before. Weights, gradients, training mode, attention implementation and random state are left as they
+    were.
     """
     gpt2 = find_gpt2(model)
-    with measuring(gpt2), torch.no_grad(), torch.autocast(gpt2.device.type, enabled=False):
-        arrays = _capture_probes(gpt2, probe_set.examples, autocast_dtype, max_batch_tokens)
-        arrays["attn_pattern"] = _capture_patterns(gpt2, probe_set.pattern_examples, autocast_dtype)
+    session = _Session(
+        gpt2,
+        probe_set,
+        set(wanted),
+        base,
+        is_base=reference is None,
+        reference=reference or {},
+        watch=watch or Stopwatch(gpt2.device),
+        max_tokens=max_batch_tokens,
+    )
+    with measuring(gpt2):
+        with torch.no_grad():
+            arrays = {
+                **_held_out(session, previous),
+                **_training_rows(session),
+                **_control(session),
+                **_patterns(session),
+                **_sequences(session),
+                **_twins(session),
+            }
+        arrays |= _interventions(session)
+    arrays |= _weights(session)
+    return {name: array for name, array in arrays.items() if name in session.wanted}
+
+
+@dataclass
+class _Session:
+    """What the passes of one snapshot share."""
+
+    gpt2: GPT2LMHeadModel
+    probe_set: ProbeSet
+    wanted: set[str]
+    base: BaseWeights
+    is_base: bool
+    reference: Mapping[str, np.ndarray]
+    watch: Stopwatch
+    max_tokens: int
+
+    def wants(self, *groups: str) -> bool:
+        return any(MEASURE[name].group in groups for name in self.wanted)
+
+
+# --- the groups of the table -------------------------------------------------------------------------------------
+
+
+def _held_out(s: _Session, previous: np.ndarray | None) -> Arrays:
+    """Attention, hidden states, loss, neurons, lens and context gain of the held-out examples."""
+    probes, config = s.probe_set, s.gpt2.config
+    if not s.wants("attention", "hidden", "loss", "neurons", "lens", "context_gain"):
+        return {}
+    attention = s.wanted & set(OBSERVED)
+    logprob_0 = s.reference.get("attn_logprob_0")
+    if s.is_base and "attn_logprob_0" in s.wanted:
+        attention |= {"attn_logprob"}
+    found = ExamplePass(
+        s.gpt2,
+        probes.examples,
+        s.watch,
+        attention=attention,
+        gold=probes.gold,
+        kl=probes.kl if s.wants("attention") else (),
+        logprob_0=logprob_0,
+        lens=probes.few if s.wants("lens") else (),
+        pooled=s.wants("hidden"),
+        halves=probes.halves if s.wants("neurons") else None,
+        max_tokens=s.max_tokens,
+    )
+    arrays = {**found.arrays, "probe_loss": found.loss, **found.neurons}
+    if "attn_logprob" in arrays:
+        arrays["attn_logprob_0"] = arrays["attn_logprob"]
+        arrays["attn_kl0"] = np.zeros((len(probes.kl), config.n_layer, config.n_head), np.float32)
+    if s.wanted & GEOMETRY:
+        with s.watch("hidden"):
+            X_0 = found.pooled if s.is_base else s.reference["hidden_pooled_0"]  # noqa: N806
+            arrays |= hidden_measures(found.pooled, X_0, previous)
+    if s.wants("hidden"):
+        arrays |= {"hidden_pooled": half_precision(found.pooled), "hidden_pooled_0": found.pooled}
+    if s.wants("lens"):
+        arrays |= _lens(s, found)
+    if s.wants("context_gain"):
+        with s.watch("context_gain"):
+            arrays |= context_gains(s.gpt2, probes.examples, probes.others, found.token_nll, s.max_tokens)
     return arrays
 
 
-# --- the model, borrowed and given back --------------------------------------------------------------------------
+GEOMETRY = {measure.name for measure in HIDDEN} - {"hidden_pooled"}
 
 
-@contextmanager
-def measuring(gpt2: GPT2LMHeadModel) -> Iterator[None]:
-    """Eval mode, `observed_attention`, fused GELU and free use of randomness; all restored afterwards."""
-    training = [(module, module.training) for module in gpt2.modules()]
-    implementation = gpt2.config._attn_implementation
-    # Hugging Face's gelu_new in one kernel instead of eight: the same function, on a CPU a third of the whole time.
-    activations = [
-        (block.mlp, block.mlp.act) for block in gpt2.transformer.h if isinstance(block.mlp.act, NewGELUActivation)
-    ]
-    with random_state_kept(gpt2.device):
-        try:
-            gpt2.eval()
-            gpt2.set_attn_implementation(OBSERVED)
-            for mlp, _ in activations:
-                mlp.act = nn.GELU(approximate="tanh")
-            yield
-        finally:
-            for mlp, activation in activations:
-                mlp.act = activation
-            gpt2.set_attn_implementation(implementation)
-            for module, was_training in training:
-                module.training = was_training
+def half_precision(states: np.ndarray) -> np.ndarray:
+    """float16; what it cannot hold (a diverged model's) becomes NaN."""
+    with np.errstate(over="ignore"):
+        rounded = states.astype(np.float16)
+    return np.where(np.isinf(rounded), np.float16(np.nan), rounded)
 
 
-@contextmanager
-def random_state_kept(device: torch.device) -> Iterator[None]:
-    """Restore the random state of Python, NumPy, torch and the model's accelerator."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        if mps_state is not None:
-            torch.mps.set_rng_state(mps_state)
+def _lens(s: _Session, found: ExamplePass) -> Arrays:
+    """lens_* and lens_base_*, [few_example, hidden_layer]."""
+    with s.watch("lens"):
+        now = lens_means(s.gpt2, found)
+        arrays = {f"lens_{name}": values for name, values in now.items()}
+        reads = {name for name, _ in s.gpt2.named_parameters() if _reads_out(name)}
+        if s.is_base or not reads & set(s.base.copies):  # the same ln_f and W_U, as with LoRA
+            return arrays | {f"lens_base_{name}": values for name, values in now.items()}
+        with s.base.replaced(s.gpt2, only=_reads_out):
+            then = lens_means(s.gpt2, found)
+        return arrays | {f"lens_base_{name}": values for name, values in then.items()}
 
 
-# --- what happens during a forward pass --------------------------------------------------------------------------
+def _reads_out(parameter: str) -> bool:
+    """Whether a parameter belongs to ln_f or the output matrix, which may be the token embedding."""
+    return parameter.startswith(("transformer.ln_f", "transformer.wte", "lm_head"))
 
 
-def observed_attention(module, query, key, value, attention_mask, scaling=None, on_attention=None, **kwargs):
-    """GPT-2's attention as Hugging Face's attention interface wants it, showing each block to `on_attention`.
-
-    query, key, value: [batch, head, seq, d_head]. Calls on_attention(layer, first, a) with a: [batch, head, query,
-    key], float32 after softmax, of the queries first, first + 1, ... and all keys that they see. Sequences are padded
-    on the right, so a causal mask hides the padding from every token that counts. Returns ([batch, seq, head, d_head],
-    None).
-    """
-    assert attention_mask is None, "Hugging Face makes no mask for an attention function that it does not know"
-    n = query.shape[2]
-    query, key, value = (query * scaling).contiguous(), key.contiguous(), value.contiguous()
-    output = torch.empty_like(query)
-    for first in range(0, n, QUERY_BLOCK):
-        stop = min(first + QUERY_BLOCK, n)
-        scores = (query[:, :, first:stop] @ key[:, :, :stop].transpose(-1, -2)).float()  # [batch, head, query, key]
-        later = torch.ones(stop - first, stop - first, dtype=torch.bool, device=scores.device).triu(1)
-        scores[..., first:].masked_fill_(later, -torch.inf)
-        a = scores.softmax(dim=-1)
-        output[:, :, first:stop] = a.to(value.dtype) @ value[:, :, :stop]
-        if on_attention is not None:
-            with torch.autocast(a.device.type, enabled=False):
-                on_attention(module.layer_idx, first, a)
-    return output.transpose(1, 2), None
+def _training_rows(s: _Session) -> Arrays:
+    if "training_probe_loss" not in s.wanted or not s.probe_set.training:
+        return {}
+    with s.watch("loss"):
+        return {"training_probe_loss": mean_nll(s.gpt2, s.probe_set.training, s.max_tokens)}
 
 
-OBSERVED = "gpt2_interp_observed"
-AttentionInterface.register(OBSERVED, observed_attention)
+def _control(s: _Session) -> Arrays:
+    """The same measures on general text."""
+    wanted = {name.removeprefix("control_") for name in s.wanted if name.startswith("control_")}
+    if not wanted or not s.probe_set.control:
+        return {}
+    attention = wanted & set(OBSERVED)
+    pooled = bool(wanted & {"hidden_displacement", "hidden_pooled_0"})
+    texts = s.probe_set.control
+    found = ExamplePass(s.gpt2, texts, s.watch, attention=attention, pooled=pooled, max_tokens=s.max_tokens)
+    arrays = {f"control_{name}": values for name, values in found.arrays.items()}
+    arrays["control_probe_loss"] = found.loss
+    if pooled:
+        X_0 = found.pooled if s.is_base else s.reference["control_hidden_pooled_0"]  # noqa: N806
+        arrays["control_hidden_pooled_0"] = found.pooled
+        arrays["control_hidden_displacement"] = displacement_per_example(found.pooled, X_0)
+    return arrays
 
 
-@contextmanager
-def _hooks(gpt2: GPT2LMHeadModel, on_hidden, on_neurons) -> Iterator[None]:
-    """Call on_hidden(l, x) for l = 0..n_layer and on_neurons(l, a) during forward passes.
-
-    x: [batch, seq, d_model], l = 0 the embedding, l = n_layer before ln_f; a: [batch, seq, d_mlp], the input of
-    mlp.c_proj.
-    """
-
-    def before(function, layer):
-        def hook(module, args):
-            with torch.autocast(args[0].device.type, enabled=False):
-                function(layer, args[0])
-
-        return hook
-
-    with ExitStack() as stack:
-        blocks = gpt2.transformer.h
-        for layer, block in enumerate(blocks):
-            stack.callback(block.register_forward_pre_hook(before(on_hidden, layer)).remove)
-            stack.callback(block.mlp.c_proj.register_forward_pre_hook(before(on_neurons, layer)).remove)
-        stack.callback(gpt2.transformer.ln_f.register_forward_pre_hook(before(on_hidden, len(blocks))).remove)
-        yield
-
-
-def _final_hidden(gpt2: GPT2LMHeadModel, batch: dict[str, Tensor], on_attention) -> Tensor:
-    """The transformer's output after ln_f, [batch, seq, d_model]."""
-    return gpt2.transformer(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, on_attention=on_attention
-    ).last_hidden_state
-
-
-# --- the measured probes -----------------------------------------------------------------------------------------
-
-
-def _capture_probes(
-    gpt2: GPT2LMHeadModel, examples: Sequence[Example], autocast_dtype: torch.dtype | None, max_batch_tokens: int
-) -> dict[str, np.ndarray]:
-    config, n = gpt2.config, len(examples)
-    d_mlp = config.n_inner or 4 * config.n_embd
-    neurons = NeuronStatistics(len(REGIONS), config.n_layer, d_mlp)
-    hidden = np.full((n, len(POOLINGS), config.n_layer + 1, config.n_embd), np.nan, dtype=np.float32)
-    loss = np.full(n, np.nan, dtype=np.float32)
-    attention: dict[str, np.ndarray] = {}
-
-    for rows in batches([len(e.input_ids) for e in examples], max_batch_tokens):
-        chosen = [examples[row] for row in rows]
-        batch = {name: t.to(gpt2.device) for name, t in collate(chosen, PAD_ID).items()}
-        spans = [region_spans(example) for example in chosen]
-        masks = span_masks(spans, batch["input_ids"].shape[1]).to(gpt2.device)  # [batch, region, seq]
-        pooling = pooling_weights(chosen, masks)  # [batch, pooling, seq]
-        pooled: list[Tensor] = []  # per hidden layer [batch, pooling, d_model]
-        blocks: list[list[dict[str, Tensor]]] = [[] for _ in range(config.n_layer)]  # each measure [batch, head, query]
-        with (
-            _hooks(
-                gpt2,
-                on_hidden=lambda layer, x, into=pooled, weights=pooling: into.append(weights @ x.float()),
-                on_neurons=lambda layer, a, ids=batch["input_ids"], spans=spans: neurons.update(layer, a, spans, ids),
-            ),
-            _autocast(gpt2, autocast_dtype),
-        ):
-            final = _final_hidden(
-                gpt2, batch, lambda layer, first, a, into=blocks: into[layer].append(query_measures(a, first))
-            )
-            loss[rows] = mean_target_loss(gpt2, final, batch["labels"]).cpu().numpy()
-        hidden[rows] = torch.stack(pooled, dim=2).cpu().numpy()
-        for name in blocks[0][0]:
-            per_layer = [torch.cat([block[name] for block in layer], -1) for layer in blocks]  # [batch, head, query]
-            values = torch.stack([region_mean(v, masks) for v in per_layer], 2)  # [batch, region, layer, head]
-            attention.setdefault(name, np.empty((n, *values.shape[1:]), np.float32))[rows] = values.cpu().numpy()
-
-    return {**attention, "hidden_pooled": hidden, "probe_loss": loss, **neurons.result()}
-
-
-def _autocast(gpt2: GPT2LMHeadModel, dtype: torch.dtype | None):
-    """Precision of the forward pass alone."""
-    return torch.autocast(gpt2.device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length whose padded size is at most `max_tokens` (one row at least)."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[index] > max_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def region_spans(example: Example) -> list[tuple[int, int]]:
-    """(start, stop) of regions Q and A. Q: positions that predict a target token; A: positions from FIRST_A on."""
-    n, n_prompt = len(example.input_ids), len(example.prompt_ids)
-    start = max(n_prompt - 1, 0)  # position t predicts token t + 1; nothing predicts token 0
-    return [(start, max(n - 1, start)) if example.target_ids else (0, 0), (min(FIRST_A, n), n)]
-
-
-def span_masks(spans: Sequence[Sequence[tuple[int, int]]], length: int) -> Tensor:
-    """[batch, region, seq] bool from (start, stop) of each example's regions."""
-    start, stop = torch.tensor(spans).unbind(-1)  # each [batch, region]
-    position = torch.arange(length)
-    return (position >= start[..., None]) & (position < stop[..., None])
-
-
-def pooling_weights(examples: Sequence[Example], regions: Tensor) -> Tensor:
-    """[batch, pooling, seq]: weights that average hidden states; a row of NaN where an example lacks the pooling.
-
-    source_mean: source tokens without position 0; target_mean: region Q; prompt_last: one position.
-    """
-    position = torch.arange(regions.shape[-1], device=regions.device)
-    n_source = torch.tensor([len(e.source_ids) for e in examples], device=regions.device)[:, None]
-    n_prompt = torch.tensor([len(e.prompt_ids) for e in examples], device=regions.device)[:, None]
-    source = (position >= 1) & (position < n_source)
-    masks = torch.stack([source, regions[:, REGIONS.index("Q")], position == n_prompt - 1], dim=1).float()
-    return masks / masks.sum(dim=-1, keepdim=True)
-
-
-def mean_target_loss(gpt2: GPT2LMHeadModel, final: Tensor, labels: Tensor) -> Tensor:
-    """Mean -log p of each example's supervised tokens, nats: [batch]; NaN where there is none.
-
-    final: [batch, seq, d_model] after ln_f; labels: [batch, seq]. Logits exist only at positions that need them.
-    """
-    targets = labels[:, 1:]
-    example, position = (targets != IGNORED).nonzero(as_tuple=True)  # each [queries]
-    states, wanted = final[example, position], targets[example, position]
-    rows = max(1, LOGIT_BUDGET // gpt2.config.vocab_size)
-    losses = [
-        F.cross_entropy(gpt2.lm_head(x).float(), y, reduction="none")
-        for x, y in zip(states.split(rows), wanted.split(rows), strict=True)
-    ]
-    total = torch.zeros(len(labels), device=labels.device).index_add_(0, example, torch.cat(losses))
-    return total / (targets != IGNORED).sum(dim=1)
-
-
-# --- full patterns -----------------------------------------------------------------------------------------------
-
-
-def _capture_patterns(
-    gpt2: GPT2LMHeadModel, examples: Sequence[Example], autocast_dtype: torch.dtype | None
-) -> np.ndarray:
-    """[pattern_example, layer, head, query_pos, key_pos] float16; NaN where a shorter example has no such position."""
+def _patterns(s: _Session) -> Arrays:
+    """attn_pattern [pattern_example, layer, head, query_key] float16; NaN where a shorter example has no such row."""
+    examples, config = s.probe_set.pattern_examples, s.gpt2.config
+    if "attn_pattern" not in s.wanted:
+        return {}
     length = max((len(e.input_ids) for e in examples), default=0)
-    shape = (len(examples), gpt2.config.n_layer, gpt2.config.n_head, length, length)
-    patterns = np.full(shape, np.nan, dtype=np.float16)
+    patterns = np.full((len(examples), config.n_layer, config.n_head, length, length), np.nan, dtype=np.float16)
     for index, example in enumerate(examples):  # one by one: they are few, and none is padded
-        n = len(example.input_ids)
-        patterns[index, :, :, :n, :n] = 0  # later keys, which their block of queries does not show
-        batch = {name: t.to(gpt2.device) for name, t in collate([example], PAD_ID).items()}
 
-        def keep(layer: int, first: int, a: Tensor, into=patterns[index]) -> None:
+        def keep(layer, first, scores, a, value, output, into=patterns[index]):
             into[layer, :, first : first + a.shape[2], : a.shape[3]] = a[0].cpu().numpy()
 
-        with _autocast(gpt2, autocast_dtype):
-            _final_hidden(gpt2, batch, keep)
-    return patterns
+        with s.watch("patterns"):
+            read(s.gpt2, torch.tensor([example.input_ids], device=s.gpt2.device), keep)
+    return {"attn_pattern": fold_patterns(patterns)}
+
+
+def _sequences(s: _Session) -> Arrays:
+    if not s.wanted & set(STRIPES) or not s.probe_set.sequences:
+        return {}
+    with s.watch("attention"):
+        return head_scores(s.gpt2, s.probe_set.sequences, s.max_tokens)
+
+
+def _twins(s: _Session) -> Arrays:
+    if not s.wants("twins") or not s.probe_set.twins:
+        return {}
+    with s.watch("twins"):
+        return twin_effect(twin_log_odds(s.gpt2, s.probe_set.twins, s.max_tokens))
+
+
+def _interventions(s: _Session) -> Arrays:
+    """What needs gradients, or a model with a part of it changed."""
+    few = [s.probe_set.examples[i] for i in s.probe_set.few]
+    halves = [s.probe_set.halves[i] for i in s.probe_set.few]
+    arrays: Arrays = {}
+    if s.wants("probe_gradient"):
+        with s.watch("probe_gradient"):
+            arrays |= gradient_pass(s.gpt2, few, halves)
+    with torch.no_grad():
+        if s.wants("ablation"):
+            with s.watch("ablation"):
+                arrays["ablation_exact"] = ablation_exact(s.gpt2, few, halves, s.max_tokens)
+        if s.wants("graft"):
+            with s.watch("graft"):
+                arrays |= graft(s.gpt2, s.base, few)
+        if s.wants("band") and not s.is_base:
+            names = {name.removeprefix("band_") for name in s.wanted if name.startswith("band_")}
+            with s.watch("band"):
+                arrays |= perturbation_band(s.gpt2, s.probe_set, names, s.base, s.reference, s.max_tokens)
+    return arrays
+
+
+def _weights(s: _Session) -> Arrays:
+    arrays: Arrays = {}
+    if s.wants("weights"):
+        with s.watch("weights"):
+            arrays |= weight_measures(s.gpt2, s.base)
+    if s.wants("spectra"):
+        with s.watch("spectra"):
+            arrays |= spectra(s.gpt2, s.base)
+    return arrays

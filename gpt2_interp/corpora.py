@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpt2_interp import local_files, synthetic_corpus, writing_sources
+from gpt2_interp import general_text, local_files, synthetic_corpus, writing_sources
 from gpt2_interp.arguments import DataArguments
 from gpt2_interp.errors import InputError
+from gpt2_interp.null_targets import permute_targets
 from gpt2_interp.startup import is_offline
 from gpt2_interp.synthetic_text import pretraining_texts
 
@@ -31,11 +32,9 @@ class Corpus:
     validation: Sequence[Row]  # choose the best model
     test: Sequence[Row]  # compare base and tuned model
     probes: Sequence[Row]  # measured by every snapshot
+    control: Sequence[Row] = ()  # general text, measured too; plain text, none of it trained on
     provenance: dict[str, dict] = field(default_factory=dict)  # use -> {"source", "rows", "sha256"}
     notes: list[str] = field(default_factory=list)
-
-
-USES = ("train", "validation", "test", "probes")
 
 
 # --- embedded sources ------------------------------------------------------------------------------------------
@@ -202,6 +201,11 @@ class MappedRows(Sequence[Row]):
     def _made(self, number: int, record: dict) -> Row:
         return _row(record, self.data, f"{self.name}, {self.split} row {number}", f"{self.split}-{number:06d}")
 
+    def select(self, positions: Sequence[int]) -> MappedRows:
+        """The rows at these positions, in this order."""
+        numbers = [self.numbers[position] for position in positions]
+        return MappedRows(self.table.select(positions), self.data, self.name, self.split, numbers)
+
     def without_empty_texts(self) -> MappedRows:
         """Plain text on the Hub has empty lines between its paragraphs: nothing to read in them."""
         if len(self.text_columns) == 2:
@@ -302,8 +306,8 @@ def _mixed_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
 
 
 def load_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
-    """Rows for training, choosing, testing and probing. Raises InputError for everything that is wrong with them, also
-    for fewer rows than were asked for."""
+    """Rows for training, choosing, testing and probing, and general text. Raises InputError for everything that is
+    wrong with them, also for fewer rows than were asked for."""
     if data.mixture:
         corpus = _mixed_corpus(data, probe_samples, seed)
     elif data.dataset_name in EMBEDDED:
@@ -312,7 +316,15 @@ def load_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
         corpus = _hub_corpus(data, probe_samples)
     else:
         corpus = _local_corpus(data, probe_samples)
-    for use in USES:
+    corpus.control, where, notes = general_text.load_control(data, seed, corpus.train)
+    corpus.notes += notes
+    if corpus.control:
+        corpus.provenance["control"] = {"source": where}
+    if data.null_targets:
+        corpus.train, count = permute_targets(corpus.train, seed)
+        corpus.provenance["train"]["source"] += ", targets permuted"
+        corpus.notes.append(f"--null_targets: the targets of {count} training rows are permuted among their sources")
+    for use in corpus.provenance:
         rows = getattr(corpus, use)
         corpus.provenance[use] |= {"rows": len(rows), "sha256": fingerprint(rows)}
     return corpus

@@ -3,29 +3,120 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from gpt2_interp.contrasts import behind_other_sources, random_sequences
 from gpt2_interp.examples import Example
+
+TRAINING = CONTROL = TWINS = 64  # wanted of each, beside the held-out examples
+CANDIDATES = 2048  # training rows that are looked at: a table of hundreds of thousands stays packed
+FEW = 64  # examples for backward passes, lens, ablation and the band
+KL_EXAMPLES, KL_ROWS = 32, 16  # of attn_kl0
+
+
+@dataclass(frozen=True)
+class GoldFact:
+    """Where the answer to one slot of a probe stands, as positions in the example's `input_ids`.
+
+    queries: positions that predict a token of the value in the target. value, sentence: tokens of the value (each
+    mention) and of its sentence in the source. control: tokens of the other sentence nearest in position and length,
+    one that states no value of the example; empty where there is none.
+    """
+
+    slot: str
+    queries: tuple[int, ...]
+    value: tuple[int, ...]
+    sentence: tuple[int, ...]
+    control: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TwinPair:
+    """Two articles x and x' that differ in one fact. prefixes: the ids of (x, x') and their equal beginning of the
+    target, up to where the values differ; tokens: (v, v') there, v being what x states."""
+
+    id: str
+    cluster: str
+    slot: str
+    prefixes: tuple[tuple[int, ...], tuple[int, ...]]
+    tokens: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """`examples` give all per-probe measures, `pattern_examples` the full attention patterns; `notes` what was done."""
+    """What every snapshot measures; `notes` say what there is less of than wanted.
+
+    examples: held-out, for all per-probe measures. pattern_examples: a few short ones, for full attention patterns.
+    training: rows that are trained on. control: general text. twins: articles with one fact swapped. sequences: random
+    tokens read twice, [BOS, r_1..r_T, r_1..r_T], all of one length. others[i]: the target of examples[i] behind another
+    probe's source, None where there is no other; empty for a task without sources. gold[i]: the known answers of
+    examples[i]; empty where none are known.
+    """
 
     examples: tuple[Example, ...]
     pattern_examples: tuple[Example, ...]
     notes: tuple[str, ...] = ()
+    training: tuple[Example, ...] = ()
+    control: tuple[Example, ...] = ()
+    twins: tuple[TwinPair, ...] = ()
+    sequences: tuple[tuple[int, ...], ...] = ()
+    others: tuple[Example | None, ...] = ()
+    gold: tuple[tuple[GoldFact, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.examples:
             raise ValueError("a probe set needs at least one held-out example")
+        assert len(self.others) in (0, len(self.examples)) and len(self.gold) in (0, len(self.examples))
+
+    @cached_property
+    def halves(self) -> tuple[int, ...]:
+        """0 or 1 for each of `examples`: the half that it belongs to. Whole clusters, the largest first, go to the half
+        that is smaller."""
+        sizes = Counter(e.cluster for e in self.examples)
+        half_of: dict[str, int] = {}
+        filled = [0, 0]
+        for cluster, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+            half_of[cluster] = int(filled[1] < filled[0])
+            filled[half_of[cluster]] += size
+        return tuple(half_of[e.cluster] for e in self.examples)
+
+    @cached_property
+    def few(self) -> tuple[int, ...]:
+        """Indices of the examples for what is expensive (backward passes, lens, ablation, band): as many of each
+        half as there are, FEW at most, spread evenly over the probes' lengths."""
+        halves = [[i for i, half in enumerate(self.halves) if half == wanted] for wanted in (0, 1)]
+        return tuple(sorted(i for half in halves for i in evenly(half, FEW // 2)))
+
+    @property
+    def kl(self) -> tuple[int, ...]:
+        """Indices of the examples of attn_kl0."""
+        return tuple(evenly(self.few, KL_EXAMPLES))
+
+    @staticmethod
+    def kl_rows(example: Example) -> tuple[int, ...]:
+        """KL_ROWS positions of region Q at most, spread evenly: the fixed query rows of attn_kl0."""
+        n, n_prompt = len(example.input_ids), len(example.prompt_ids)
+        return tuple(evenly(range(max(n_prompt - 1, 0), n - 1), KL_ROWS))
 
     def describe(self, tokenizer=None) -> dict[str, Any]:
-        """What probe_set.json holds; tokens as readable text, or as ids without a tokenizer."""
+        """What probe_set.json holds: for each axis of probes its entries, in order, with id and cluster; tokens of the
+        pattern probes as readable text, or as ids without a tokenizer."""
+        entries = [
+            {"id": e.id, "cluster": e.cluster, "half": half, **_sizes(e)}
+            for e, half in zip(self.examples, self.halves, strict=True)
+        ]
         return {
-            "example": [{"id": e.id, "cluster": e.cluster, **_sizes(e)} for e in self.examples],
+            "example": entries,
+            "few_example": [entries[i] for i in self.few],
+            "kl_example": [entries[i] for i in self.kl],
+            "training_example": [{"id": e.id, "cluster": e.cluster, **_sizes(e)} for e in self.training],
+            "control_example": [{"id": e.id, "cluster": e.cluster, **_sizes(e)} for e in self.control],
+            "sequence": [{"id": f"sequence {i}", "cluster": f"sequence {i}"} for i in range(len(self.sequences))],
+            "pair": [{"id": p.id, "cluster": p.cluster, "slot": p.slot} for p in self.twins],
             "pattern": [
                 {
                     "id": e.id,
@@ -37,6 +128,17 @@ class ProbeSet:
             ],
             "notes": list(self.notes),
         }
+
+    def tokens(self, tokenizer=None) -> dict[int, str]:
+        """The readable text of every token that occurs in `examples`."""
+        ids = sorted({token for e in self.examples for token in e.input_ids})
+        return {token: _readable(token, tokenizer) for token in ids}
+
+
+def evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, spread evenly over their order."""
+    n = len(items)
+    return list(items) if n <= count else [items[(2 * k + 1) * n // (2 * count)] for k in range(count)]
 
 
 def _sizes(example: Example) -> dict[str, int]:
@@ -63,22 +165,99 @@ def choose_probes(
     max_target_length: int = 64,
     pattern_count: int = 4,
     pattern_length: int = 96,
+    *,
+    training: Sequence[Example] = (),
+    control: Sequence[Example] = (),
+    twins: Sequence[TwinPair] = (),
+    gold: Callable[[Example], tuple[GoldFact, ...]] | None = None,
+    n_positions: int = 1024,
+    bos_id: int | None = None,
 ) -> ProbeSet:
-    """Choose the probes, the same for the same held-out examples and seed.
+    """Choose the probes, the same for the same arguments; `held_out` alone is enough.
 
     First from examples within the two lengths, stratified by length. Where these are too few, longer sources are cut
     at their end, and then longer targets (never cut) join, the shortest first, while the tokens of `count` probes of
     full length last. Raises ValueError when nothing is held out.
+
+    training: what is trained on; TRAINING of them are chosen in the same way. control: general text; of CONTROL of
+    them, stratified by length, all tokens up to max_source_length become target. twins: of TWINS at most. gold: the
+    known answers of a probe as it was cut. n_positions: the model's context. bos_id: what the random sequences begin
+    with; by default the token that most targets end with, as GPT-2 has one for both.
     """
-    rng = random.Random(seed)
     notes: list[str] = []
-    short_target = [e for e in held_out if len(e.target_ids) <= max_target_length]
+    lengths = max_source_length, max_target_length
+    rng = random.Random(seed)
+    chosen = _within(held_out, count, *lengths, rng, "probes", notes)
+    if len(chosen) < count:
+        notes.append(
+            f"{len(chosen)} probes instead of {count}: {len(held_out)} examples are held out"
+            + ("." if len(chosen) == len(held_out) else ", and longer ones would cost too many tokens.")
+        )
+    patterns = _pattern_probes(held_out, pattern_count, pattern_length, rng, notes)
+    candidates = evenly(training, CANDIDATES)
+    trained = _within(candidates, TRAINING, *lengths, random.Random(f"{seed} training"), "training rows", notes)
+    texts = [_as_text(e, min(max_source_length, n_positions)) for e in control if len(e.input_ids) > 1]
+    general = stratified(texts, CONTROL, random.Random(f"{seed} control"))
+    notes += _shortages(trained, general, twins)
+    sequences, why = random_sequences(evenly(training or held_out, CANDIDATES), bos_id, n_positions, seed)
+    others = behind_other_sources(chosen, n_positions)
+    if alone := sum(other is None and bool(e.source_ids) for e, other in zip(chosen, others, strict=True)):
+        notes.append(f"{alone} of the probes have no other source to be held against.")
+    facts = tuple(gold(e) for e in chosen) if gold else ()
+    return ProbeSet(
+        tuple(chosen),
+        tuple(patterns),
+        notes=(*notes, *why),
+        training=tuple(trained),
+        control=tuple(general),
+        twins=tuple(twins[:TWINS]),
+        sequences=sequences,
+        others=others if any(e.source_ids for e in chosen) else (),
+        gold=facts if any(facts) else (),
+    )
+
+
+def _shortages(trained: Sequence, general: Sequence, twins: Sequence) -> list[str]:
+    """What there is less of than wanted, beside the held-out examples."""
+    found = []
+    for rows, wanted, what, otherwise in (
+        (trained, TRAINING, "training rows", "what the model knows by heart can't be told from what it learned."),
+        (general, CONTROL, "general text", "a change on the task can't be told from a change on any text."),
+        (twins, TWINS, "twins", "they need rows whose facts are known, as synthetic_news has them."),
+    ):
+        if not rows:
+            found.append(f"No {what}: {otherwise}")
+        elif len(rows) < wanted:
+            found.append(f"{what.capitalize()}: {len(rows)} instead of {wanted}.")
+    return found
+
+
+def affordable_patterns(n_layer: int, n_head: int, length: int = 96, budget: float = 3e6) -> int:
+    """How many pattern probes a snapshot can hold: 4 at most, 1 at least, else as many as take `budget` bytes.
+
+    One takes n (n + 1) / 2 entries of 2 bytes for each head of each layer, n = length.
+    """
+    size = n_layer * n_head * length * (length + 1)
+    return int(min(4, max(1, budget // size)))
+
+
+def _within(
+    examples: Sequence[Example],
+    count: int,
+    max_source_length: int,
+    max_target_length: int,
+    rng: random.Random,
+    what: str,
+    notes: list[str],
+) -> list[Example]:
+    """The examples that `choose_probes` chooses; `what` they are in the notes."""
+    short_target = [e for e in examples if len(e.target_ids) <= max_target_length]
     fits = [e for e in short_target if len(e.source_ids) <= max_source_length]
     chosen = stratified(fits, count, rng)
     long_source = [e for e in short_target if len(e.source_ids) > max_source_length]
     cut = [_cut_source(e, max_source_length) for e in stratified(long_source, count - len(chosen), rng)]
     chosen += cut
-    long_target = sorted((e for e in held_out if len(e.target_ids) > max_target_length), key=_length)
+    long_target = sorted((e for e in examples if len(e.target_ids) > max_target_length), key=_length)
     budget = count * (max_source_length + max_target_length) - sum(map(_length, chosen))
     added = []
     for example in (_cut_source(e, max_source_length) for e in long_target):
@@ -88,17 +267,16 @@ def choose_probes(
         added.append(example)
     chosen += added
 
-    if len(chosen) < count:
-        notes.append(
-            f"{len(chosen)} probes instead of {count}: {len(held_out)} examples are held out"
-            + ("." if len(chosen) == len(held_out) else ", and longer ones would cost too many tokens.")
-        )
     if cut:
-        notes.append(f"The source of {len(cut)} of the probes was cut to {max_source_length} tokens.")
+        notes.append(f"The source of {len(cut)} of the {what} was cut to {max_source_length} tokens.")
     if added:
-        notes.append(f"The target of {len(added)} of the probes is longer than {max_target_length} tokens, kept whole.")
-    patterns = _pattern_probes(held_out, pattern_count, pattern_length, rng, notes)
-    return ProbeSet(tuple(chosen), tuple(patterns), tuple(notes))
+        notes.append(f"The target of {len(added)} of the {what} is longer than {max_target_length} tokens, kept whole.")
+    return chosen
+
+
+def _as_text(example: Example, length: int) -> Example:
+    """The first `length` tokens, all of them target."""
+    return replace(example, source_ids=(), template_ids=(), target_ids=example.input_ids[:length])
 
 
 def stratified(examples: Sequence[Example], count: int, rng: random.Random) -> list[Example]:

@@ -1,8 +1,8 @@
 """The snapshot store: what was measured on the fixed probes at one optimizer step.
 
-`MEASURES` declares every array once; the writer validates against it, and `docs/metrics.md`, report captions and
-axis labels are made from it. A snapshot is up to three safetensors files and a manifest
-`interpretability_metrics/<run>/step_00000500.json` with their sha256, written last: a step without it did not happen.
+Every array is declared in `measure_table.py`, and the writer validates against it. A snapshot is up to three
+safetensors files and a manifest `interpretability_metrics/<run>/step_00000500.json` with their sha256, written last: a
+step without it did not happen. What later snapshots are compared with stands once in `reference.safetensors`.
 Imports no torch, so that figures can be drawn without it.
 """
 
@@ -16,7 +16,6 @@ import re
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,225 +25,10 @@ from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.measure_table import MEASURE, Measure
 from gpt2_interp.run_paths import RunPaths, measured_runs
 
-SCHEMA_VERSION = 1
-
-REGIONS = ("Q", "A")  # Q: positions that predict a target token; A: all positions >= 8
-POOLINGS = ("source_mean", "target_mean", "prompt_last")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One row of the measure table.
-
-    axes name the array's dimensions, in order; their sizes and labels stand in run.json under "axes".
-    folder is one of "attention", "latent", "metrics" (stored there) or "derived" (computed from stored arrays).
-    """
-
-    name: str
-    folder: str
-    axes: tuple[str, ...]
-    dtype: str
-    unit: str
-    meaning: str
-    formula: str
-    source: str = ""
-    caution: str = ""
-
-
-MEASURES: tuple[Measure, ...] = (
-    # --- attention ---------------------------------------------------------------------------------------------
-    Measure(
-        "attn_entropy",
-        "attention",
-        ("example", "region", "layer", "head"),
-        "float32",
-        "bits",
-        "How widely a head spreads its attention: 0 is one token, log2(visible keys) is all alike.",
-        "H_i = -sum_j a_ij log2 a_ij; mean over the queries i of the region",
-        caution="Grows with the number of visible keys; compare the same probes only.",
-    ),
-    Measure(
-        "attn_gini",
-        "attention",
-        ("example", "region", "layer", "head"),
-        "float32",
-        "0..1",
-        "Sparsity of a head's attention: 0 is uniform, 1 is a single token.",
-        "sorted ascending c_1..c_m: G = [1 - 2 sum_k c_k (m-k+0.5)/m] m/(m-1); mean over queries",
-        source="Hurley & Rickard 2009; m/(m-1) removes the dependence on m",
-        caution="Nearly the same information as entropy (Spearman -.998 on real GPT-2 heads).",
-    ),
-    Measure(
-        "attn_distance_ns",
-        "attention",
-        ("example", "region", "layer", "head"),
-        "float32",
-        "0..2",
-        "How far back a head looks, the first token left out: 1 is what uniform attention would give.",
-        "sum_j a'_ij (i-j)/((i-1)/2) over keys j = 1..i, a' renormalised without key 0; mean over queries",
-        caution="Without leaving out the first token it would mostly repeat attn_sink.",
-    ),
-    Measure(
-        "attn_sink",
-        "attention",
-        ("example", "region", "layer", "head"),
-        "float32",
-        "0..1",
-        "Share of attention that rests on the very first token.",
-        "a_i0, i >= 1; mean over queries",
-        source="Xiao et al. 2023",
-    ),
-    Measure(
-        "attn_pattern",
-        "attention",
-        ("pattern_example", "layer", "head", "query_pos", "key_pos"),
-        "float16",
-        "0..1",
-        "The full attention pattern of a few short probes, after softmax; rows are queries. Padding is NaN.",
-        "a_ij = softmax_j(q_i k_j / sqrt(d_head)), j <= i",
-    ),
-    # --- hidden states -----------------------------------------------------------------------------------------
-    Measure(
-        "hidden_pooled",
-        "latent",
-        ("example", "pooling", "hidden_layer", "d_model"),
-        "float32",
-        "activation",
-        "The residual stream after each block, averaged over the source, over the target queries, or read at the last "
-        "prompt position.",
-        "X_l, l = 0..n_layer; l = 0 is the embedding, l = n_layer is taken before ln_f",
-    ),
-    # --- learning ----------------------------------------------------------------------------------------------
-    Measure(
-        "probe_loss",
-        "metrics",
-        ("example",),
-        "float32",
-        "nats/token",
-        "Negative log-likelihood of the probe's target, the loss that training lowers.",
-        "mean over supervised tokens of -log p(token | prefix)",
-    ),
-    Measure(
-        "grad_norm_total",
-        "metrics",
-        (),
-        "float32",
-        "norm",
-        "Norm of the whole training gradient of this step, before clipping (after accumulation).",
-        "||g||_2 as the Trainer logs it; undefined (NaN) at step 0",
-        caution="Of one batch: compare trends, not single steps.",
-    ),
-    Measure(
-        "grad_share",
-        "metrics",
-        ("grad_matrix",),
-        "float32",
-        "0..1",
-        "Share of the training gradient's norm that falls on one weight matrix; the squares sum to 1.",
-        "||g_m|| / ||g|| at on_pre_optimizer_step: the same before and after clipping; norm = share x grad_norm_total",
-    ),
-    # --- weights -----------------------------------------------------------------------------------------------
-    Measure(
-        "weight_change",
-        "metrics",
-        ("matrix",),
-        "float32",
-        "norm",
-        "How far a weight matrix has moved from the base model.",
-        "||W_t - W_0||_F; LoRA: scaling x B A",
-    ),
-    Measure(
-        "weight_change_relative",
-        "metrics",
-        ("matrix",),
-        "float32",
-        "ratio",
-        "The same, against the size of the base matrix.",
-        "||W_t - W_0||_F / ||W_0||_F",
-    ),
-    Measure(
-        "weight_change_rms",
-        "metrics",
-        ("matrix",),
-        "float32",
-        "per weight",
-        "The same, per weight: comparable between matrices of different size.",
-        "||W_t - W_0||_F / sqrt(numel)",
-    ),
-    # --- neurons -----------------------------------------------------------------------------------------------
-    Measure(
-        "neuron_mean",
-        "metrics",
-        ("region", "layer", "d_mlp"),
-        "float32",
-        "activation",
-        "Mean activation of an MLP neuron over the region's tokens, each probe with equal weight.",
-        "a = input of mlp.c_proj; mean over tokens in a probe, then over probes",
-    ),
-    Measure(
-        "neuron_sd",
-        "metrics",
-        ("region", "layer", "d_mlp"),
-        "float32",
-        "activation",
-        "Its standard deviation over tokens, each probe with equal weight.",
-        "sqrt(mean(a^2) - mean(a)^2)",
-    ),
-    Measure(
-        "neuron_max",
-        "metrics",
-        ("region", "layer", "d_mlp"),
-        "float32",
-        "activation",
-        "Its largest activation on any token of the region.",
-        "max a",
-    ),
-    Measure(
-        "neuron_max_token",
-        "metrics",
-        ("region", "layer", "d_mlp"),
-        "int32",
-        "token id",
-        "The token at which that largest activation occurred; -1 where a region has no tokens.",
-        "argmax a",
-    ),
-    Measure(
-        "neuron_active",
-        "metrics",
-        ("region", "layer", "d_mlp"),
-        "float32",
-        "0..1",
-        "Share of tokens at which the neuron is active.",
-        "share of a > 0 (= pre-activation > 0)",
-    ),
-    # --- derived from the stored arrays when drawn ---------------------------------------------------------------
-    Measure(
-        "displacement",
-        "derived",
-        ("hidden_layer",),
-        "float32",
-        "ratio",
-        "How far the hidden states have moved from the base model's, against their spread over probes.",
-        "||X_t - X_0||_F / ||Xc_0||_F, Xc centred over probes",
-        source="same basis at every step, so it needs no alignment",
-    ),
-    Measure(
-        "cka_debiased",
-        "derived",
-        ("hidden_layer",),
-        "float32",
-        "<= 1",
-        "Whether the probes still lie to each other as they did in the base model: 1 alike, 0 unrelated.",
-        "K = XX', L = YY', zero diagonals; HSIC1 = [tr(KL) + 1'K1 1'L1/((n-1)(n-2)) - 2/(n-2) 1'KL1]/(n(n-3)); "
-        "CKA = HSIC1(K,L)/sqrt(HSIC1(K,K) HSIC1(L,L))",
-        source="Song et al. 2012; Nguyen et al. 2021; Murphy et al. 2024",
-        caution="Can be negative; needs at least 4 probes.",
-    ),
-)
-MEASURE: dict[str, Measure] = {measure.name: measure for measure in MEASURES}
-STORED = tuple(measure for measure in MEASURES if measure.folder != "derived")
+SCHEMA_VERSION = 2
 
 
 # --- files that are whole or absent ----------------------------------------------------------------------------
@@ -330,8 +114,8 @@ class SnapshotStore:
         if info.get("schema_version") != SCHEMA_VERSION:
             raise InputError(
                 f"{self.run_file} has schema version {info.get('schema_version')}, this program reads "
-                f"{SCHEMA_VERSION}: "
-                f"use the version of this project that wrote it."
+                f"{SCHEMA_VERSION}: run it again with gpt2_summarization.py --overwrite, or draw it with the version "
+                f"of this project that wrote it."
             )
         return info
 
@@ -364,21 +148,17 @@ class SnapshotStore:
         by_folder: dict[str, dict[str, np.ndarray]] = {}
         for name, array in arrays.items():
             measure = MEASURE[name]
-            assert measure.folder in self._folders, f"{name} is derived, not stored"
+            assert measure.folder in self._folders, f"{name} is no part of a snapshot"
             by_folder.setdefault(measure.folder, {})[name] = _checked(measure, np.asarray(array), axes)
-        files = {}
-        for folder, group in by_folder.items():
-            data = safetensors_save(group)
-            path = self.array_file(folder, step)
-            write_atomically(path, data)
-            files[folder] = {
-                "file": path.name,
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "arrays": sorted(group),
-            }
+        files = {folder: _write_arrays(self.array_file(folder, step), group) for folder, group in by_folder.items()}
         manifest = {"step": step, "schema_version": SCHEMA_VERSION, "written": time.time(), "files": files, **info}
         write_json(self.manifest_file(step), manifest)
+
+    def remove(self, step: int) -> None:
+        """Forget one snapshot, so that it can be taken again with more measures."""
+        self.manifest_file(step).unlink()
+        for folder in self._folders:
+            self.array_file(folder, step).unlink(missing_ok=True)
 
     def manifest(self, step: int) -> dict[str, Any]:
         return json.loads(self.manifest_file(step).read_text(encoding="utf-8"))
@@ -390,18 +170,21 @@ class SnapshotStore:
         for folder, entry in self.manifest(step)["files"].items():
             if wanted is not None and not wanted & set(entry["arrays"]):
                 continue
-            path = self._folders[folder] / entry["file"]
-            try:
-                data = path.read_bytes()
-                if self._intact.get(path) is None:
-                    self._intact[path] = hashlib.sha256(data).hexdigest() == entry["sha256"]
-                if not self._intact[path]:
-                    raise InputError(f"{path} is damaged (its sha256 is not the manifest's).")
-                group = safetensors_load(data)
-            except (OSError, SafetensorError) as error:
-                raise InputError(f"{path} can't be read ({error}).") from None
+            group = self._read_arrays(self._folders[folder] / entry["file"], entry["sha256"])
             arrays.update({k: v for k, v in group.items() if wanted is None or k in wanted})
         return arrays
+
+    def _read_arrays(self, path: Path, sha256: str) -> dict[str, np.ndarray]:
+        """The arrays of one file. Raises InputError by its name if it is not what was written."""
+        try:
+            data = path.read_bytes()
+            if self._intact.get(path) is None:
+                self._intact[path] = hashlib.sha256(data).hexdigest() == sha256
+            if not self._intact[path]:
+                raise InputError(f"{path} is damaged (its sha256 is not the manifest's).")
+            return safetensors_load(data)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} can't be read ({error}).") from None
 
     def stack(self, name: str) -> tuple[list[int], np.ndarray]:
         """(steps, array [step, *axes]) of one measure over all snapshots that have it, undamaged.
@@ -425,11 +208,38 @@ class SnapshotStore:
             )
         return steps, np.stack(arrays)
 
+    # ---- the reference: step 0, once per run ----
+
+    @property
+    def reference_file(self) -> Path:
+        return self.paths.metrics / "reference.safetensors"
+
+    def write_reference(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store what later snapshots are compared with: measures of folder "reference"."""
+        axes = self.run_info()["axes"]
+        assert all(MEASURE[name].folder == "reference" for name in arrays)
+        checked = {name: _checked(MEASURE[name], np.asarray(array), axes) for name, array in arrays.items()}
+        entry = _write_arrays(self.reference_file, checked)
+        write_json(self.reference_file.with_suffix(".json"), {"schema_version": SCHEMA_VERSION, **entry})
+
+    def load_reference(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Arrays of the reference, all or those of `names` that it has; {} without one. InputError if damaged."""
+        manifest = self.reference_file.with_suffix(".json")
+        if not manifest.is_file():
+            return {}
+        entry = json.loads(manifest.read_text(encoding="utf-8"))
+        wanted = set(entry["arrays"]) if names is None else set(names) & set(entry["arrays"])
+        arrays = self._read_arrays(self.reference_file, entry["sha256"]) if wanted else {}
+        return {name: arrays[name] for name in wanted}
+
     def truncate(self, last_step: int) -> None:
         """Forget what came after `last_step`, where a resume goes on: snapshots, log lines, files without manifest."""
         for step in self.steps():
             if step > last_step:
                 self.manifest_file(step).unlink()  # first: from now on the step did not happen
+        if last_step < 0:
+            self.reference_file.with_suffix(".json").unlink(missing_ok=True)
+            self.reference_file.unlink(missing_ok=True)
         kept = {f"step_{step:08d}" for step in self.steps()}
         for folder in self._folders.values():
             for path in folder.glob("step_*.safetensors"):
@@ -443,6 +253,17 @@ class SnapshotStore:
 
     def write_probe_set(self, probe_set: Mapping[str, Any]) -> None:
         write_json(self.probe_file, probe_set)
+
+    def write_tokens(self, texts: Mapping[int, str]) -> None:
+        """tokens.json: the text of every token id that occurs in the probes."""
+        write_json(self.paths.metrics / "tokens.json", texts)
+
+    def tokens(self) -> dict[int, str]:
+        """What `write_tokens` stored; {} if nothing was."""
+        path = self.paths.metrics / "tokens.json"
+        return (
+            {int(i): text for i, text in json.loads(path.read_text(encoding="utf-8")).items()} if path.is_file() else {}
+        )
 
     def probe_set(self) -> dict[str, Any]:
         return json.loads(self.probe_file.read_text(encoding="utf-8"))
@@ -459,6 +280,14 @@ class SnapshotStore:
             return []
         lines = self.log_file.read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in lines if line]
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Write one safetensors file; returns what its manifest says of it."""
+    data = safetensors_save(dict(arrays))
+    write_atomically(path, data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return {"file": path.name, "bytes": len(data), "sha256": sha256, "arrays": sorted(arrays)}
 
 
 def _checked(measure: Measure, array: np.ndarray, axes: Mapping[str, Any]) -> np.ndarray:

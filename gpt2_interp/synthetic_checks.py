@@ -7,9 +7,8 @@ another of as many tokens: a model that uses the value prefers each of the two b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +23,24 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.evaluation import interval
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import occurrences, states
+from gpt2_interp.known_answers import (
+    Question,
+    equal_twin,
+    first_difference,
+    plan_of,
+    sentence_spans,
+    token_counter,
+)
 from gpt2_interp.models import load_base, load_tokenizer
 from gpt2_interp.run_paths import MODEL_OUTPUTS, RunPaths
-from gpt2_interp.synthetic_corpus import GOLD_NAMES, SLOTS, news_plan, twin
+from gpt2_interp.synthetic_corpus import GOLD_NAMES, SLOTS
 from gpt2_interp.synthetic_news import EVENTS
-from gpt2_interp.synthetic_rendering import Plan, expand, parse, render, render_target
+from gpt2_interp.synthetic_rendering import Plan, expand, parse, render_target
 from gpt2_interp.synthetic_world import generator
 
 DEFAULT_MODEL = "model_outputs/quickstart/best_model"
 BATCH_SIZE = 64
 NEW_TOKENS = 16  # more than any value has
-TWIN_ATTEMPTS = 20
-Span = tuple[int, int]
-Question = tuple[int, int, int]  # position of a token in input_ids, and two tokens that may stand there
 
 
 def estimate(values: np.ndarray) -> dict[str, float | None]:
@@ -59,17 +63,6 @@ def by_slot(values: np.ndarray) -> dict[str, dict[str, float | None]]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Deletions
 # ---------------------------------------------------------------------------------------------------------------------
-def plan_of(row: Mapping) -> tuple[str, Plan]:
-    """The event and the plan that a news row was rendered from."""
-    _, split, seed, index = row["id"].rsplit("-", 3)
-    return news_plan(split, int(seed), int(index))
-
-
-def sentence_spans(row: Mapping) -> list[Span]:
-    """Where each sentence of a news article stands."""
-    return [(start, end) for _, start, end in render(plan_of(row)[1]).sentences]
-
-
 def delete(article: str, spans: Sequence[Sequence[int]]) -> str:
     """The article without these spans; what is left is joined by single spaces."""
     parts, at = [], 0
@@ -159,32 +152,6 @@ def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> di
 # ---------------------------------------------------------------------------------------------------------------------
 # Twins
 # ---------------------------------------------------------------------------------------------------------------------
-def token_counter(tokenizers: Sequence) -> Callable[[str], tuple[int, ...]]:
-    """A function that counts the tokens of a text in each tokenizer."""
-
-    @cache
-    def count(text: str) -> tuple[int, ...]:
-        return tuple(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for tokenizer in tokenizers)
-
-    return count
-
-
-def equal_twin(row: dict, slot: str, count: Callable[[str], tuple[int, ...]]) -> dict | None:
-    """A twin whose article and highlight have as many tokens as the row's; None if none is found.
-
-    The whole texts are counted too, for a tokenizer may join the end of a value with what follows it.
-    """
-    for seed in range(TWIN_ATTEMPTS):
-        try:
-            other = twin(row, slot, seed, same_length=lambda old, new: count(old) == count(new))
-        except ValueError:
-            return None
-        pairs = (row["article"], other["article"]), (" " + row["highlights"], " " + other["highlights"])
-        if all(count(old) == count(new) for old, new in pairs):
-            return other
-    return None
-
-
 @torch.inference_mode()
 def preferences(
     model, examples: Sequence[Example], questions: Sequence[Sequence[Question]], pad_id: int
@@ -249,12 +216,6 @@ def as_examples(builder: ExampleBuilder, rows: Sequence[Mapping]) -> tuple[list[
             f"highlights don't fit the model's context of {builder.n_positions} tokens; take another model."
         )
     return examples, report.cut_sources
-
-
-def first_difference(one: Example, other: Example) -> Question:
-    """Where the targets of twins first differ, counted from the beginning of the example, and the two tokens there."""
-    at = next(i for i, (a, b) in enumerate(zip(one.target_ids, other.target_ids, strict=True)) if a != b)
-    return len(one.prompt_ids) + at, one.target_ids[at], other.target_ids[at]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,30 +8,25 @@ import pytest
 from PIL import Image
 
 from gpt2_interp.animation import (
-    MOST_CLUSTERS,
-    color_groups,
-    equal_ranges,
     gif_bytes,
     head_evolution,
     head_gif,
     head_plotly,
-    latent_gif,
-    latent_plotly,
-    neuron_evolution,
-    neuron_gif,
     pattern_evolution,
     pattern_gif,
     readable,
 )
-from gpt2_interp.figures import Measurements
+from gpt2_interp.latent_figures import MOST_CLUSTERS, color_groups, equal_ranges, latent_gif, latent_plotly
+from gpt2_interp.measurements import Measurements
+from gpt2_interp.neuron_figures import neuron_gif
 from gpt2_interp.projection import project
 from gpt2_interp.run_paths import RunPaths
-from tests.fake_store import CHANGED_HEAD, CHANGED_NEURON, STEPS, TOKENS, write_fake_run
+from tests.fake_store import CHANGED_HEAD, STEPS, TOKENS, write_fake_run
 
 
 @pytest.fixture(scope="module")
 def projection(measurements):
-    states = measurements.stack("hidden_pooled")[1][:, :, 1, -1]
+    states = measurements.stack("hidden_pooled")[1][:, :, 1, -1].astype(np.float32)
     states[:, 3] = np.nan
     return project(states, list(STEPS), "pca")
 
@@ -70,8 +65,8 @@ def test_the_planted_head_is_the_one_that_changed(measurements):
     data = head_evolution(measurements)
     assert data.steps == list(STEPS)
     assert np.unravel_index(np.abs(data.change[-1]).argmax(), data.change.shape[1:]) == CHANGED_HEAD
-    assert data.change[-1][CHANGED_HEAD] == pytest.approx(-2, abs=1e-3) and not data.change[0].any()
-    assert data.change_range == pytest.approx(2, abs=1e-3)
+    assert data.change[-1][CHANGED_HEAD] == pytest.approx(-2, abs=0.02) and not data.change[0].any()
+    assert data.change_range == pytest.approx(2, abs=0.02)
     assert data.entropy_range == (pytest.approx(data.entropy.min()), pytest.approx(data.entropy.max()))
 
 
@@ -107,26 +102,6 @@ def test_readable_tokens():
     assert readable(" ") == "·" and len(readable("x" * 40)) == 12 and readable("$x_1$") == "$x_1$"
 
 
-def test_the_planted_neuron_comes_first(measurements):
-    data = neuron_evolution(measurements, per_layer=5)
-    layer, neuron = CHANGED_NEURON
-    assert data.neurons[layer, 0] == neuron and data.z.shape == (len(STEPS), 3, 5)
-    sd_0 = measurements.stack("neuron_sd")[1][0, 0]
-    expected = 3 / max(sd_0[layer, neuron], np.percentile(sd_0[layer], 5))
-    assert data.z[-1, layer, 0] == pytest.approx(expected, rel=1e-4) == data.z_range
-
-
-def test_a_neuron_without_spread_does_not_explode(tmp_path):
-    store = write_fake_run(tmp_path, steps=(0, 10))
-    for step in store.steps():
-        arrays = store.load(step)
-        arrays["neuron_sd"][:, 0, 7] = 0
-        store.write(step, arrays)
-    m = Measurements(store.paths)
-    floor = np.percentile(m.stack("neuron_sd")[1][0, 0, 0], 5)
-    assert floor > 0 and neuron_evolution(m).z[-1, 0, 0] == pytest.approx(3 / floor, rel=1e-4)
-
-
 def test_neuron_gif(measurements):
     check_gif(neuron_gif(measurements), len(STEPS))
 
@@ -152,7 +127,7 @@ def test_ranges_hold_every_step(projection):
 
 
 def test_latent_gif_turns_while_steps_advance(measurements, projection, monkeypatch):
-    monkeypatch.setattr("gpt2_interp.animation.TURN_FRAMES", 10)
+    monkeypatch.setattr("gpt2_interp.latent_figures.TURN_FRAMES", 10)
     image = check_gif(latent_gif(projection, measurements.clusters(24), "fake"), 5 * 2)
     assert image.size[0] > 400
 

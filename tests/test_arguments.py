@@ -81,6 +81,14 @@ def test_each_checkpoint_is_evaluated():
     assert (training.eval_strategy, training.eval_steps) == ("steps", 7)
 
 
+def test_general_text_and_permuted_targets():
+    _, data, _, _ = parse_arguments(RANDOM_NEWS)
+    assert (data.control_file, data.null_targets) == (None, False)
+    groups = parse_arguments([*RANDOM_NEWS, "--control-file=web.jsonl", "--null_targets"])
+    settings = as_settings(*groups)
+    assert (settings["control_file"], settings["null_targets"]) == ("web.jsonl", True)
+
+
 def test_settings_can_be_written_as_json():
     settings = finite(as_settings(*parse_arguments(RANDOM_NEWS)))
     assert settings["learning_rate"] == 5e-5 and settings["tuning"] == "full"
@@ -97,6 +105,8 @@ def test_settings_can_be_written_as_json():
         (["quickstart", "--run_name", ".hidden"], ["--run_name"]),
         (["quickstart", "--output_dir", "x"], ["--output_dir", "--run_name"]),
         (["quickstart", "--resume", "--overwrite"], ["--resume", "--overwrite"]),
+        (["quickstart", "--measures", "heads"], ["--measures", "heads", "attention"]),
+        (["quickstart", "--snapshot_schedule", "often"], ["--snapshot_schedule often", "checkpoints"]),
         ([*RANDOM_NEWS, "--model_name_or_path", "gpt2"], ["--model_name_or_path", "--config_name"]),
         ([*RANDOM_NEWS, "--train_file", "x.jsonl"], ["--dataset_name", "--train_file", "--mixture"]),
         (["custom_text"], ["--dataset_name", "--train_file", "--mixture"]),

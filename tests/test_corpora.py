@@ -163,6 +163,21 @@ def test_embedded_uses_are_disjoint_and_seeded():
     assert len({row["cluster"] for row in corpus.train}) > 3
 
 
+def test_general_text_of_a_file_is_part_of_the_corpus(tmp_path):
+    data = local(tmp_path, 100)
+    assert load_corpus(data, 8, seed=0).control == []
+    (tmp_path / "web.txt").write_text("\n\n".join(f"Page {i}. " + "Words of it. " * 9 for i in range(70)))
+    data.control_file = str(tmp_path / "web.txt")
+    corpus = load_corpus(data, 8, seed=0)
+    assert corpus.provenance["control"] == {
+        "source": data.control_file, "rows": 64, "sha256": fingerprint(corpus.control)
+    }  # fmt: skip
+    assert load_corpus(data, 8, seed=1).provenance["control"]["sha256"] != fingerprint(corpus.control)
+    data.control_file = data.train_file
+    with pytest.raises(InputError, match="train.jsonl, line 1 of --control_file"):  # article and highlights: which?
+        load_corpus(data, 8, seed=0)
+
+
 def test_an_embedded_source_wants_its_task():
     with pytest.raises(InputError, match="--task creative_writing"):
         load_corpus(DataArguments(dataset_name="synthetic_stories"), 8, seed=0)
@@ -223,6 +238,8 @@ def test_a_hub_dataset_with_train_rows_only_has_its_end_held_out(hub):
     assert corpus.validation[0]["target"] == "Text 360." and corpus.validation[0]["id"] == "train-000360"
     ids = [row["id"] for rows in (corpus.train, corpus.validation, corpus.test, corpus.probes) for row in rows]
     assert len(set(ids)) == len(ids) and corpus.probes[-1]["id"] == ids[-1]
+    assert [row["target"] for row in corpus.train.select([3, 0])] == ["Text 6.", "Text 0."]
+    assert [row["id"] for row in corpus.train.select([3, 0])] == ["train-000006", "train-000000"]
     assert any("200 empty texts" in note for note in corpus.notes) and any("held out" in note for note in corpus.notes)
 
 

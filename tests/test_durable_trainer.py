@@ -540,10 +540,10 @@ def limit_file_size(limit):
 def limit_in_snapshot(step):
     original = SnapshotRecorder.snapshot
 
-    def snapshot(self, model, at):
+    def snapshot(self, model, at, *more, **settings):
         if at == step:
             limit_file_size(1000)
-        original(self, model, at)
+        original(self, model, at, *more, **settings)
 
     SnapshotRecorder.snapshot = snapshot
 

@@ -8,15 +8,10 @@ from PIL import Image
 
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures import (
-    NO_VALUE,
-    Measurements,
-    bootstrap_band,
-    drift,
-    figure_page,
+    drift_panel,
     gradient_panels,
     gradient_plotly,
     gradient_png,
-    highest,
     matrix_panels,
     temporal_panels,
     temporal_plotly,
@@ -25,6 +20,9 @@ from gpt2_interp.figures import (
     weight_plotly,
     weight_png,
 )
+from gpt2_interp.measurements import Measurements, bootstrap_band
+from gpt2_interp.panels import NO_VALUE, highest
+from gpt2_interp.plotly_panels import figure_page
 from gpt2_interp.run_paths import RunPaths
 from tests.fake_store import CHANGED_HEAD, STEPS, write_fake_run
 
@@ -40,21 +38,32 @@ def test_steps_run_as_numbers_on_every_panel(measurements):
 def test_only_the_planted_layer_changes_its_entropy(measurements):
     panel = temporal_panels(measurements)[2]
     assert "[bits]" in panel.y_label
-    moved = [line.label for line in panel.lines if line.label.startswith("layer") and abs(np.ptp(line.y)) > 1e-3]
+    moved = [line.label for line in panel.lines if line.label.startswith("layer") and abs(np.ptp(line.y)) > 0.1]
     assert moved == [f"layer {CHANGED_HEAD[0]}"]
 
 
 def test_deeper_layers_drift_more_and_step_0_does_not(measurements):
-    steps, pooling, values = drift(measurements)
-    assert (steps, pooling) == (list(STEPS), "target_mean")
-    np.testing.assert_allclose(values["displacement"][0], 0, atol=1e-6)
-    np.testing.assert_allclose(values["cka_debiased"][0], 1, atol=1e-5)
-    assert (np.diff(values["displacement"][-1]) > 0).all()
+    lines = drift_panel(measurements, "displacement", "D").lines
+    np.testing.assert_allclose([line.y[0] for line in lines], 0)
+    assert (np.diff([line.y[-1] for line in lines]) > 0).all()
+    alike = drift_panel(measurements, "cka_debiased", "C").lines
+    np.testing.assert_allclose([line.y[0] for line in alike], 1)
 
 
-def test_drift_where_there_is_no_source(tmp_path):
-    write_fake_run(tmp_path, without_source=True)
-    assert drift(Measurements(RunPaths("fake", tmp_path)))[1] == "target_mean"
+def test_drift_is_read_at_the_target(tmp_path):
+    write_fake_run(tmp_path, steps=(0, 10), without_source=True)
+    m = Measurements(RunPaths("fake", tmp_path))
+    assert np.isnan(m.stack("displacement")[1][:, 0]).all()
+    assert all(np.isfinite(line.y).all() for line in drift_panel(m, "displacement", "D").lines)
+
+
+def test_headline_takes_the_region_and_the_pooling_that_are_claimed(measurements):
+    _, whole = measurements.stack("attn_sink")  # [step, example, region, layer, head]
+    np.testing.assert_array_equal(measurements.headline("attn_sink")[1], whole[:, :, 0])
+    _, whole = measurements.stack("cka_debiased")  # [step, pooling, hidden_layer, reference]
+    np.testing.assert_array_equal(measurements.headline("cka_debiased")[1], whole[:, 1])
+    _, whole = measurements.stack("neuron_mean")  # [step, half, region, layer, d_mlp]
+    np.testing.assert_array_equal(measurements.headline("neuron_mean")[1], whole[:, :, 0])
 
 
 def test_bootstrap_band_covers_the_mean_and_is_wider_for_clustered_probes():
@@ -151,7 +160,17 @@ def test_a_damaged_snapshot_is_skipped_and_named(tmp_path):
     path = store.array_file("latent", 10)
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.warns(UserWarning, match="step 10 is skipped"):
-        assert drift(Measurements(store.paths))[0] == [0, 20]
+        assert list(drift_panel(Measurements(store.paths), "displacement", "D").lines[0].x) == [0, 20]
+
+
+def test_an_axis_without_probes_is_not_measured(tmp_path):
+    store = write_fake_run(tmp_path, steps=(0, 10), control=False)
+    for step in store.steps():
+        store.write(step, {"control_probe_loss": np.zeros(0), "probe_loss": np.zeros(24)})
+    m = Measurements(store.paths)
+    with pytest.raises(InputError, match="no probes for control_probe_loss"):
+        m.stack("control_probe_loss")
+    assert m.has("probe_loss") and not m.has("attn_sink")
 
 
 def test_no_snapshot_is_one_sentence(tmp_path):

@@ -81,7 +81,15 @@ def test_exactly_these_files(news_run):
     state = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin"}
     state |= {"running_loss.json", "manifest.json"}
     assert files(news_run.checkpoints) == {f"checkpoint-{step}/{name}" for step in (3, 6) for name in MODEL | state}
-    assert files(news_run.metrics) == {"run.json", "probe_set.json", "training_log.jsonl"} | {
+    once = {
+        "run.json",
+        "probe_set.json",
+        "tokens.json",
+        "training_log.jsonl",
+        "reference.safetensors",
+        "reference.json",
+    }
+    assert files(news_run.metrics) == once | {
         f"{step}{suffix}" for step in SNAPSHOTS for suffix in (".json", ".safetensors")
     }
     for folder in (news_run.attention, news_run.latent):

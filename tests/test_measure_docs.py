@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from gpt2_interp.measure_docs import markdown
-from gpt2_interp.snapshots import MEASURES
+from gpt2_interp.measure_table import MEASURES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -31,6 +31,7 @@ def test_gpt2_shape_on_cnn_dailymail_rows(real_data, tmp_path):
         "--text_column=article", "--summary_column=highlights", "--max_source_length=128", "--max_target_length=24",
         "--per_device_train_batch_size=1", "--max_train_samples=8", "--max_eval_samples=2", "--max_predict_samples=2",
         "--probe_samples=12", "--max_steps=2", "--save_steps=2", "--logging_steps=1", "--use_cpu",
+        "--measures", "attention", "weights", "hidden",
         f"--root={tmp_path}", "--run_name=cnn",
     )  # fmt: skip
     assert "124,439,808 of 124,439,808 parameters are trained" in output

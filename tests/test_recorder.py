@@ -7,12 +7,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
+from gpt2_interp import snapshots
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import Example, collate
+from gpt2_interp.measure_table import CLAIMED, GROUPS, MEASURE
 from gpt2_interp.probes import choose_probes
 from gpt2_interp.recorder import SnapshotRecorder
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import STORED, SnapshotStore
+from gpt2_interp.snapshot_plan import wanted_names
+from gpt2_interp.snapshots import SnapshotStore
 
 VOCAB = 40
 
@@ -53,7 +56,7 @@ class BatchOrder(TrainerCallback):
         self.drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
 
 
-def train(root, recorder=None, model=None, resume=None, init_callbacks=True, **settings):
+def train(root, recorder=None, model=None, resume=None, init_callbacks=True, callbacks=(), **settings):
     """A Hugging Face Trainer as anyone would write it; returns it, finished."""
     arguments = TrainingArguments(
         **{
@@ -70,7 +73,7 @@ def train(root, recorder=None, model=None, resume=None, init_callbacks=True, **s
             **settings,
         }
     )
-    callbacks = [c for c in (BatchOrder(), recorder) if c]
+    callbacks = [*callbacks, *(c for c in (BatchOrder(), recorder) if c)]
     trainer = Trainer(
         model or make_model(),
         arguments,
@@ -115,10 +118,30 @@ def test_a_snapshot_never_changes_training(tmp_path, lora):
         assert all(torch.equal(value, moments[index][name]) for name, value in state.items())
 
 
+def expected(tiers: set[str]) -> set[str]:
+    """What these probes can have: no general text, training rows, twins, known answers, and no BOS for sequences."""
+    absent = {"attn_gold_lift", "attn_gold_sentence_lift"}
+    probe_axes = {"control_example", "training_example", "pair", "sequence"}
+    names = {name for name in wanted_names(GROUPS, tiers) - absent if not probe_axes & set(MEASURE[name].axes)}
+    unbanded = {f"band_{m.name}" for m in CLAIMED if m.name in absent or m.probe_axis in probe_axes}
+    return names - unbanded
+
+
+def test_a_compiled_model_is_measured_as_it_is(tmp_path, recorded):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, torch_compile=True, torch_compile_backend="eager")
+    plain = recorded[1].load(6)
+    for name, values in recorder.store.load(6).items():
+        np.testing.assert_allclose(values, plain[name], rtol=1e-2, atol=1e-3, err_msg=name)
+
+
 def test_what_is_recorded(recorded):
     trainer, store = recorded
     assert store.steps() == [0, 2, 4, 6]
-    assert set(store.load(4)) == {measure.name for measure in STORED}
+    assert set(store.load(2)) == expected({"light", "heavy"})
+    assert set(store.load(6)) == expected({"light", "heavy", "ends", "final"})
+    assert store.manifest(6)["tier"] == ["ends", "final", "heavy", "light"]
+    assert set(store.manifest(6)["seconds_by_group"]) >= {"forward", "attention", "ablation", "band"}
     assert store.run_info()["seed"] == 1 and store.run_info()["model"]["n_layer"] == 2
     assert store.labels("hidden_layer") == ["embedding", "block 1", "block 2 (before ln_f)"]
     assert [e["id"] for e in store.probe_set()["example"]] == [e.id for e in PROBES.examples]
@@ -264,12 +287,113 @@ def test_a_new_start_drops_the_snapshots_of_an_earlier_one(tmp_path, capsys):
     assert "training starts anew" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("schedule", "steps"), [("log", [0, 1, 2, 4, 6]), ("3", [0, 3, 6])])
+def test_schedules_without_checkpoints(tmp_path, schedule, steps):
+    recorder = make_recorder(tmp_path, schedule=schedule, measures=["gradients", "hidden", "weights"])
+    reference = train(tmp_path / "reference")
+    trainer = train(tmp_path, recorder, save_strategy="no", logging_steps=5)
+    assert recorder.store.steps() == steps
+    norms = {line["step"]: line["grad_norm"] for line in reference.state.log_history if "grad_norm" in line}
+    _, totals = recorder.store.stack("grad_norm_total")
+    np.testing.assert_allclose(totals[1:], [norms[step] for step in steps[1:]], rtol=1e-5)
+    assert "final" in recorder.store.manifest(6)["tier"]
+    weights = trainer.model.state_dict()
+    assert all(torch.equal(w, weights[name]) for name, w in reference.model.state_dict().items())
+
+
+def test_only_the_measures_that_were_asked_for(tmp_path, capsys):
+    recorder = make_recorder(tmp_path, measures=["weights", "loss"])
+    train(tmp_path, recorder, max_steps=2)
+    names = {"weight_change", "weight_change_relative", "weight_change_rms", "ov_change", "qk_change", "probe_loss"}
+    assert set(recorder.store.load(2)) == names
+    assert recorder.store.load_reference(["attn_logprob_0", "hidden_pooled_0"]) == {}
+    with pytest.raises(InputError, match="--measures"):
+        train(tmp_path / "other", make_recorder(tmp_path / "other", measures=["everything"]), max_steps=1)
+
+
+class StopEarly(TrainerCallback):
+    """Ends training after step 3, where no checkpoint was due."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 3
+        return control
+
+
+@pytest.mark.parametrize("schedule", ["checkpoints", "log", "3"])
+def test_training_that_stops_early_has_its_last_measures(tmp_path, schedule):
+    recorder = make_recorder(tmp_path, schedule=schedule)
+    train(tmp_path, recorder, callbacks=[StopEarly()])
+    assert recorder.store.steps()[-1] == 3
+    assert "final" in recorder.store.manifest(3)["tier"] and "graft_necessity" in recorder.store.load(3)
+
+
+def test_a_crash_during_a_snapshot_leaves_no_visible_half(tmp_path, monkeypatch):
+    recorder = make_recorder(tmp_path)
+    whole, written = snapshots._write_arrays, []
+
+    def full_disk(path, arrays):
+        written.append(path)
+        if "step_00000004" in path.name and path.parent.parent.name == "latent_space_evolution":
+            raise OSError("No space left on device")
+        return whole(path, arrays)
+
+    monkeypatch.setattr(snapshots, "_write_arrays", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        train(tmp_path, recorder)
+    store = SnapshotStore(recorder.store.paths)
+    assert store.steps() == [0, 2] and any("step_00000004" in path.name for path in written)
+    assert store.stack("hidden_pooled")[0] == [0, 2]
+    monkeypatch.undo()
+    train(tmp_path, make_recorder(tmp_path), resume="checkpoint-2")
+    assert SnapshotStore(store.paths).steps() == [0, 2, 4, 6]
+
+
+def test_what_is_lost_of_step_0_is_measured_again(tmp_path):
+    text = tuple(Example(e.id, e.id, (), (), e.input_ids) for e in EXAMPLES[8:14])
+    probes = choose_probes(EXAMPLES[:8], control=text)
+
+    def recorder():
+        return SnapshotRecorder(SnapshotStore(RunPaths("run", tmp_path)), probes)
+
+    train(tmp_path, first := recorder())
+    before, last = first.store.load_reference(), first.store.load(6)
+    first.store.reference_file.with_suffix(".json").unlink()
+    train(tmp_path, recorder(), resume="checkpoint-4")
+    store = SnapshotStore(first.store.paths)
+    again = store.load_reference()
+    assert set(again) == set(before) >= {"hidden_pooled_0", "control_hidden_pooled_0", "attn_logprob_0"}
+    for name, values in before.items():
+        np.testing.assert_array_equal(again[name], values, err_msg=name)
+    for name in ("attn_kl0", "control_hidden_displacement"):
+        np.testing.assert_array_equal(store.load(6)[name], last[name])
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_base_is_where_changes_are_zero(tmp_path, lora):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, model=make_model(lora))
+    first, last = recorder.store.load(0), recorder.store.load(6)
+    for name in ("attn_kl0", "hidden_displacement", "displacement", "weight_change", "ov_change"):
+        assert np.nanmax(np.abs(first[name])) == 0, name
+        assert np.nanmax(last[name]) > 0, name
+    np.testing.assert_allclose(first["cka_debiased"][1, :, 0], 1, atol=1e-6)
+    np.testing.assert_array_equal(first["lens_logprob"], first["lens_base_logprob"])
+    # The whole model grafted onto the base, block by block, starts and ends where the losses are.
+    assert last["graft_necessity"].shape == last["graft_sufficiency"].shape
+    assert np.isfinite(last["band_attn_sink"]).all() and np.abs(last["band_attn_sink"]).max() > 0
+
+
 def test_costs_are_printed_before_training(tmp_path, capsys):
     recorder = make_recorder(tmp_path)
     train(tmp_path, recorder, max_steps=5)
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("snapshots:"))
-    assert "3 to come after step 0, on 8 probes" in line and "MB" in line and " s" in line
+    output = capsys.readouterr().out
+    assert "snapshots: 3 to come after step 0, at each checkpoint, on 8 probes" in output
+    line = next(line for line in output.splitlines() if line.startswith("  each about "))
+    assert "MB and" in line and " s: " in line
+    rare = next(line for line in output.splitlines() if line.startswith("  besides: "))
+    assert all(word in rare for word in ("spectra at up to 5", "ablation", "graft about", "band about"))
     assert recorder.store.steps() == [0, 2, 4, 5]
-    size = sum(entry["bytes"] for entry in recorder.store.manifest(4)["files"].values())
+    arrays = recorder.store.load(4, wanted_names(GROUPS, {"light"}))
+    size = sum(array.nbytes for array in arrays.values())
     announced = float(line.split("about ")[1].split(" MB")[0])
     assert announced == pytest.approx(size / 1e6, abs=0.05)

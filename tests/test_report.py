@@ -4,25 +4,27 @@ import copy
 import re
 
 import pytest
+from markupsafe import escape
 
-from gpt2_interp import figures
-from gpt2_interp.figures import Measurements
+from gpt2_interp import change_figures, figures
+from gpt2_interp.measure_table import CLAIMED, MEASURE
+from gpt2_interp.measurements import Measurements
+from gpt2_interp.overview import write_overview
 from gpt2_interp.projection import project, save_projection
-from gpt2_interp.report import (
-    CHAPTERS,
-    interval,
-    number,
-    overlap,
-    plain,
-    read_scores,
-    score_table,
-    settings,
-    summary,
-    write_overview,
-    write_run_report,
+from gpt2_interp.report import FOR_TEXT, settings, summary, write_run_report
+from gpt2_interp.report_chapters import CHAPTERS, SECTIONS
+from gpt2_interp.report_claims import (
+    VERDICTS,
+    ablation_section,
+    change_row,
+    claimed_heads,
+    claims_section,
+    costs_section,
+    unit_name,
 )
+from gpt2_interp.report_scores import interval, number, overlap, plain, read_scores, score_table
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import MEASURE, write_atomically
+from gpt2_interp.snapshots import write_atomically
 from tests.fake_store import HOSTILE, STEPS, write_fake_run
 
 # what a browser would fetch by itself or on a click
@@ -46,11 +48,12 @@ def root(tmp_path_factory):
     write_fake_run(root, "stories", task="creative_writing")
     write_fake_run(root, "running", scores=False)
     m = Measurements(RunPaths("full", root))
-    states = m.stack("hidden_pooled")[1][:, :, 1, -1]
+    states = m.stack("hidden_pooled")[1][:, :, 1, -1].astype("float32")
     projection = project(states, list(STEPS), "pca")
     projection.info.update(layer="block 3", pooling="target_mean")
     save_projection(m.paths.latent / "projection.safetensors", projection)
     write_atomically(m.paths.visualizations / "weight_changes_evolution.png", figures.weight_png(m))
+    write_atomically(m.paths.visualizations / "head_changes.png", change_figures.head_changes_png(m))
     return root
 
 
@@ -82,6 +85,104 @@ def test_every_chapter_with_the_measure_tables_own_words(page):
     assert all(f'id="figure-{chapter.name}"' in page for chapter in interactive)
 
 
+def test_sections_in_the_order_of_the_questions(page):
+    names = ["learned", "claims", *(section.name for section in SECTIONS[1:]), "costs", "settings"]
+    places = [page.index(f'<h2 id="{name}">') for name in names]
+    assert names[2:] == ["heads", "hidden", "weights", "neurons", "lens", "causes", "costs", "settings"]
+    assert places == sorted(places)
+    assert all(f'<a href="#{name}">' in page for name in names)
+
+
+def claim_row(page: str, measure: str) -> str:
+    return re.search(rf'<tr><th scope="row"><code>{measure}</code><small>.*?</tr>', page, re.DOTALL)[0]
+
+
+def test_claims_of_the_planted_heads(page):
+    row = claim_row(page, "attn_source_ns")
+    assert "layer 1, head 2" in row and "+0.35" in row and "<td>causal<small>since step 50<" in row
+    row = claim_row(page, "attn_sink")
+    assert "layer 0, head 1" in row and "<td>claimed<small>" in row  # as large on general text
+    assert "1 of 12 heads" in page and "0 of 12 heads" in page
+    for word, sentence in VERDICTS.items():
+        assert f"<dt>{word}</dt><dd>{escape(sentence)}</dd>" in page
+
+
+def test_the_summary_has_a_row_for_every_claimed_measure(measurements):
+    section = claims_section(measurements)
+    assert [row["name"] for row in section["summary"]] == [measure.name for measure in CLAIMED]
+    rows = {row["name"]: row for row in section["summary"]}
+    assert rows["attn_sink"]["claimed"] == "1 of 12 heads" and rows["attn_sink"]["more"] == ""
+    assert "1 causal" in rows["attn_source_ns"]["more"] and rows["probe_loss"]["claimed"] == "yes"
+    assert rows["hidden_displacement"]["claimed"] == "3 of 4 hidden layers"
+    assert section["why"] == [] and section["sentence"].startswith(f"{len(section['all'])} of ")
+    assert claimed_heads(measurements) == "2 of 12"
+
+
+def test_a_change_counts_as_specific_or_causal_only_if_claimed(measurements):
+    m = copy.copy(measurements)
+    changes = [{**change, "task_specific": True, "causal": True} for change in measurements.claims["changes"]]
+    m.__dict__["claims"] = {**measurements.claims, "changes": changes}
+    rows = {row["name"]: row for row in claims_section(m)["summary"]}
+    assert rows["prev_token"]["more"] == "" and rows["induction"]["more"] == "1 task-specific, 1 causal"
+
+
+def test_nothing_claimed_says_why(tmp_path):
+    store = write_fake_run(tmp_path, steps=(0, 10), tiers=("light",), scores=False)
+    m = Measurements(store.paths)
+    section = claims_section(m)
+    assert section["sentence"].startswith("Nothing is claimed: ") and not section["all"]
+    assert len(section["why"]) == 1 and section["why"][0].endswith("No band was measured, so nothing can be claimed.")
+    page = write_run_report(m).read_text(encoding="utf-8")
+    assert section["why"][0] in page and "Not measured in this run: ablation_exact" in page
+    assert "Not measured in this run: stable_rank, weight_spectrum, intruder_cosine." in page
+    assert "Not measured in this run: graft_necessity, graft_sufficiency." in page
+    (store.paths.metrics / "claims.json").unlink()
+    page = write_run_report(Measurements(store.paths)).read_text(encoding="utf-8")
+    assert "claims.json is missing" in page and claimed_heads(Measurements(store.paths)) == "–"
+
+
+def test_why_a_group_was_left_out_is_told(tmp_path):
+    m = Measurements(write_fake_run(tmp_path, steps=(0, 10), tiers=("light",), scores=False).paths)
+    m.info["measures"] = {"left_out": {"graft": "it would cost 40% of the training's time"}}
+    page = write_run_report(m).read_text(encoding="utf-8")
+    assert "(graft: it would cost 40% of the training&#39;s time): graft_necessity" in page
+
+
+def test_a_change_as_a_row():
+    change = {
+        "measure": "attn_sink",
+        "unit": {"layer": "0", "head": "1"},
+        **{"before": 0.6, "after": 0.4, "change": -0.2, "low": -0.25, "high": None, "band": 0.05},
+        "control": None,
+        "ablation": {"before": 0.1, "after": 0.3, "low": 0.2, "high": 0.4},
+        "null_run": {"run": "null", "step": 50, "change": 0.01},
+        "reproduced": True,
+        "verdict": "claimed",
+        "since": None,
+    }
+    row = change_row(change)
+    assert row["levels"] == "0.6 → 0.4" and row["change"] == "-0.2 (no interval)" and row["control"] == "–"
+    assert row["ablation"] == "+0.3 (+0.2 to +0.4)" and row["null_run"] == "+0.01 (null)"
+    assert row["verdict"] == "claimed, reproduced" and row["since"] == "–"
+    assert unit_name({"hidden_layer": "block 2"}) == "block 2" and unit_name({}) == "all probes"
+
+
+def test_ablated_heads(measurements):
+    section = ablation_section(measurements)
+    assert section["n_heads"] == 12 and section["n_cost"] == section["n_changed"] == 1
+    assert section["rows"][0]["head"] == "layer 1, head 2" and "attn_source_ns" in section["rows"][0]["claimed"]
+
+
+def test_costs_come_from_the_manifests(measurements):
+    costs = costs_section(measurements)
+    rows = {row["group"]: row for row in costs["rows"]}
+    assert [rows["attention"][key] for key in ("snapshots", "each", "total")] == [5, "0.50", "2.5"]
+    assert rows["spectra"]["snapshots"] == 3 and rows["graft"]["snapshots"] == 1
+    assert costs["tiers"][1] == (50, "light") and costs["tiers"][-1] == (1000, "ends, final, heavy, light")
+    total = sum(measurements.store.manifest(step)["seconds"] for step in STEPS)
+    assert costs["seconds"] == f"{total:,.1f}"
+
+
 def test_scores_with_intervals_and_what_they_allow(page):
     assert "40.0 (38.0 to 42.0)" in page and "do not overlap" in page and "Scored on 100 rows." in page
 
@@ -105,14 +206,15 @@ def test_one_snapshot(tmp_path):
     write_fake_run(tmp_path, steps=(0,), scores=False)
     page = write_run_report(Measurements(RunPaths("fake", tmp_path))).read_text(encoding="utf-8")
     assert "There is only one snapshot (step 0)" in page
+    assert "Nothing is claimed" in page and "There is only one snapshot." in page
 
 
 def test_too_large_a_picture_is_left_out(root, monkeypatch):
     from plotly.offline import get_plotlyjs
 
-    monkeypatch.setattr("gpt2_interp.report.LARGEST_REPORT", len(get_plotlyjs()) + 500_000 + 30_000)
+    monkeypatch.setattr("gpt2_interp.report.LARGEST_REPORT", len(get_plotlyjs()) + FOR_TEXT + 30_000)
     page = write_run_report(Measurements(RunPaths("full", root))).read_text(encoding="utf-8")
-    assert "too large for this page" in page and len(page) < len(get_plotlyjs()) + 530_000
+    assert "too large for this page" in page and len(page) < len(get_plotlyjs()) + FOR_TEXT + 30_000
 
 
 def test_overview_compares_runs(root):
@@ -121,6 +223,7 @@ def test_overview_compares_runs(root):
     assert 'href="full/interpretability_report.html"' in page and 'href="stories/' not in page
     assert "All weights against LoRA: full, adapter" in page and "learning_rate" in page
     assert "creative writing" in page and "adapter" in page and "running" in page
+    assert "<td>2 of 12</td>" in page and "<td>75% <small>(" in page and "<td>0.80 <small>(" in page
     assert not LINK_OUT.search(page) and HOSTILE not in page
 
 

@@ -5,23 +5,22 @@ import numpy as np
 import pytest
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.measure_table import CLAIMED, HALVES, MEASURE, MEASURES, POOLINGS, REGIONS, STORED
 from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots import MEASURE, MEASURES, STORED, SnapshotStore, finite, write_atomically, write_json
+from gpt2_interp.snapshots import SnapshotStore, finite, write_atomically, write_json
 
 AXES = {
+    **dict.fromkeys((axis for measure in MEASURES for axis in measure.axes), 2),
     "example": 3,
-    "region": ["Q", "A"],
-    "pooling": ["source_mean", "target_mean", "prompt_last"],
+    "region": list(REGIONS),
+    "pooling": list(POOLINGS),
+    "half": list(HALVES),
     "layer": 2,
     "hidden_layer": ["embedding", "block 1", "block 2 (before ln_f)"],
-    "head": 2,
-    "pattern_example": ["a"],
-    "query_pos": 4,
-    "key_pos": 4,
     "d_model": 6,
     "d_mlp": 8,
     "matrix": ["wte", "wpe"],
-    "grad_matrix": ["wte", "wpe"],
+    "control_example": 0,
 }
 
 
@@ -49,9 +48,14 @@ def test_measure_table_is_whole():
             measure.meaning
             and measure.formula
             and measure.unit
-            and measure.folder in ("attention", "latent", "metrics", "derived")
+            and measure.group
+            and measure.folder in ("attention", "latent", "metrics", "reference")
+            and measure.tier in ("light", "heavy", "ends", "final")
         )
-        assert set(measure.axes) <= set(AXES)
+    for measure in CLAIMED:
+        assert {f"band_{measure.name}", f"floor_{measure.name}"} <= set(MEASURE)
+        assert measure.probe_axis and MEASURE[f"band_{measure.name}"].axes == ("perturbation", *measure.unit_axes)
+        assert not measure.control or MEASURE[f"control_{measure.name}"].unit_axes == measure.unit_axes
 
 
 def test_round_trip_keeps_every_bit_and_nan(store):
@@ -138,6 +142,30 @@ def test_truncate_cuts_everything_after_the_step(store):
     assert len(files) == 2 * 4 and orphan not in files
     store.truncate(-1)
     assert store.steps() == [] and store.read_log() == []
+
+
+def test_the_reference_is_kept_once_and_checked(store):
+    assert store.load_reference() == {}
+    arrays = {"hidden_pooled_0": np.ones((3, 3, 3, 6), np.float32), "floor_attn_sink": np.zeros((2, 2), np.float32)}
+    store.write_reference(arrays)
+    fresh = SnapshotStore(store.paths)
+    assert set(fresh.load_reference()) == set(arrays)
+    assert set(fresh.load_reference(["floor_attn_sink", "floor_induction"])) == {"floor_attn_sink"}
+    np.testing.assert_array_equal(fresh.load_reference()["hidden_pooled_0"], arrays["hidden_pooled_0"], strict=True)
+    store.truncate(0)
+    assert set(SnapshotStore(store.paths).load_reference()) == set(arrays)
+    store.reference_file.write_bytes(store.reference_file.read_bytes()[:-1])
+    with pytest.raises(InputError, match="reference.safetensors is damaged"):
+        SnapshotStore(store.paths).load_reference()
+    store.truncate(-1)
+    assert SnapshotStore(store.paths).load_reference() == {} and not store.reference_file.exists()
+
+
+def test_an_older_schema_says_why_it_is_not_read(store):
+    info = json.loads(store.run_file.read_text())
+    store.run_file.write_text(json.dumps({**info, "schema_version": 1}))
+    with pytest.raises(InputError, match=r"schema version 1, this program reads 2: run it again"):
+        SnapshotStore(store.paths).run_info()
 
 
 def test_wrong_shapes_and_names_are_refused_before_anything_is_written(store):

@@ -1,5 +1,6 @@
 """The script as its users run it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +9,20 @@ import pytest
 
 import visualize_metrics
 from gpt2_interp.errors import run_script
-from tests.fake_store import write_fake_run
+from tests.fake_store import CHANGED_HEAD, STYLE_HEAD, write_fake_run
 
 REPOSITORY = Path(__file__).parent.parent
+IN_BOTH_FORMATS = ["learning_timeline", "head_changes", "temporal_metrics_evolution", "drift_map", "lens", "graft"]
+IN_BOTH_FORMATS += ["weight_changes_evolution", "weight_spectra", "gradient_norm_evolution", "changed_neurons"]
 FILES = {
-    *(f"{name}{suffix}" for name, formats in visualize_metrics.PICTURES.items() for suffix in formats),
+    *(f"{name}{suffix}" for name in IN_BOTH_FORMATS for suffix in (".png", ".html")),
+    "attention_head_evolution.gif",
+    "attention_head_evolution.html",
+    "attention_weights_evolution.gif",
+    "neuron_activations_evolution.gif",
     "interpretability_report.html",
 }
+STEPS = (0, 50, 1000)
 
 
 def run(monkeypatch, *arguments: object) -> None:
@@ -24,23 +32,37 @@ def run(monkeypatch, *arguments: object) -> None:
 
 
 def test_writes_every_picture_and_both_reports(tmp_path, monkeypatch, capsys):
-    write_fake_run(tmp_path)
+    store = write_fake_run(tmp_path, steps=STEPS, claims=False)
     run(monkeypatch, "--run_name", "fake", "--root", tmp_path)
     output = capsys.readouterr()
     folder = tmp_path / "visualizations"
     assert {path.name for path in (folder / "fake").iterdir()} == FILES  # and nothing half-written
-    assert {
-        "temporal_metrics_evolution.png",
-        "attention_head_evolution.gif",
-        "neuron_activations_evolution.gif",
-    } < FILES
     assert (folder / "interpretability_report.html").is_file()
-    assert output.out.count("wrote ") == len(FILES) + 1 and "not drawn" not in output.out
-    assert "7/7" in output.err  # the progress bar
+    assert output.out.count("wrote ") == len(FILES) + 2 and "not drawn" not in output.out  # the overview, claims.json
+    assert "14/14" in output.err  # the progress bar
+    told = visualize_metrics.__doc__
+    assert all(path.split(".")[0] in told for path in FILES) and "claims.json" in told
+
+    changes = json.loads((store.paths.metrics / "claims.json").read_text())["changes"]
+    claimed = {(c["measure"], *c["unit"].values()) for c in changes if c["claimed"] and "head" in c["unit"]}
+    assert ("attn_source_ns", *map(str, CHANGED_HEAD)) in claimed and ("attn_sink", *map(str, STYLE_HEAD)) in claimed
+    assert {unit[1:] for unit in claimed} == {tuple(map(str, head)) for head in (CHANGED_HEAD, STYLE_HEAD)}
+
+
+def test_the_same_bytes_again(tmp_path, monkeypatch):
+    write_fake_run(tmp_path, steps=STEPS, claims=False)
+    names = ("head_changes", "attention_weights_evolution", "report")
+    written = []
+    for _ in range(2):
+        run(monkeypatch, "--run_name", "fake", "--root", tmp_path, "--only", *names)
+        files = [path for path in (tmp_path / "visualizations").rglob("*.*") if path.is_file()]
+        files.append(tmp_path / "interpretability_metrics/fake/claims.json")
+        written.append({path.name: path.read_bytes() for path in files})
+    assert len(written[0]) == 5 and written[0] == written[1]
 
 
 def test_only_what_was_asked_for_and_no_torch(tmp_path):
-    write_fake_run(tmp_path)
+    write_fake_run(tmp_path, steps=STEPS)
     arguments = ["x", "--run_name", "fake", "--root", str(tmp_path), "--only", "attention_head_evolution", "report"]
     program = (
         f"import sys, runpy; sys.argv = {arguments!r}; sys.path.insert(0, {str(REPOSITORY)!r}); "

@@ -1,6 +1,7 @@
 """Statistics of MLP neurons over the probes' tokens, gathered batch by batch.
 
-a = input of mlp.c_proj. Each probe has the same weight, however many tokens it has.
+a = input of mlp.c_proj. Each probe has the same weight, however many tokens it has. Means are kept for each half of the
+probes, so that neurons can be chosen on one and reported on the other; the maximum is only illustration, and kept once.
 """
 
 from __future__ import annotations
@@ -11,38 +12,51 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt2_interp.measure_table import HALVES
+
 
 class NeuronStatistics:
-    """Mean, SD, maximum with its token, and share of active tokens of every neuron, per region and layer."""
+    """Mean, SD and share of active tokens of every neuron by half, region and layer, and its maximum with the token."""
 
     def __init__(self, n_region: int, n_layer: int, d_mlp: int):
         shape = (n_region, n_layer, d_mlp)
-        self.sums = {name: torch.zeros(shape, dtype=torch.float64) for name in ("a", "square", "active")}
+        halved = (len(HALVES), *shape)
+        self.sums = {name: torch.zeros(halved, dtype=torch.float64) for name in ("a", "square", "active")}
         self.max = torch.full(shape, -torch.inf)
         self.max_token = torch.full(shape, -1, dtype=torch.int32)
-        self.n_probe = torch.zeros((n_region, n_layer, 1), dtype=torch.float64)
+        self.n_probe = torch.zeros((len(HALVES), n_region, n_layer, 1), dtype=torch.float64)
 
-    def update(self, layer: int, a: Tensor, spans: Sequence[Sequence[tuple[int, int]]], input_ids: Tensor) -> None:
+    def update(
+        self,
+        layer: int,
+        a: Tensor,
+        spans: Sequence[Sequence[tuple[int, int]]],
+        input_ids: Tensor,
+        halves: Sequence[int],
+    ) -> None:
         """Add one batch of one layer.
 
         a: [batch, seq, d_mlp]; spans[example][region] = (start, stop) of the region's positions, empty if equal;
-        input_ids: [batch, seq].
+        input_ids: [batch, seq]; halves[example]: 0 or 1.
         """
-        sums = {name: torch.zeros(len(spans[0]), a.shape[-1], device=a.device) for name in self.sums}
-        for example, regions in enumerate(spans):  # example by example: what is read four times stays in the cache
+        shape = (len(HALVES), len(spans[0]), a.shape[-1])
+        sums = {name: torch.zeros(shape, device=a.device) for name in self.sums}
+        for example, (regions, half) in enumerate(
+            zip(spans, halves, strict=True)
+        ):  # example by example: what is read four times stays in the cache
             stop = max(stop for _, stop in regions)
             rows = a[example, :stop].float()  # [stop, d_mlp]
             weights = torch.zeros(len(regions), stop, device=a.device)  # [region, stop], each row sums to 1 or is 0
             for region, (first, last) in enumerate(regions):
                 if last > first:
                     weights[region, first:last] = 1 / (last - first)
-                    self.n_probe[region, layer] += 1
+                    self.n_probe[half, region, layer] += 1
                     self._update_max(region, layer, rows[first:last], input_ids[example, first:last])
-            sums["a"] += weights @ rows
-            sums["square"] += weights @ (rows * rows)
-            sums["active"] += weights @ torch.gt(rows, 0, out=torch.empty_like(rows))
+            sums["a"][half] += weights @ rows
+            sums["square"][half] += weights @ (rows * rows)
+            sums["active"][half] += weights @ torch.gt(rows, 0, out=torch.empty_like(rows))
         for name, values in sums.items():  # to the CPU before they become float64, which MPS does not have
-            self.sums[name][:, layer] += values.cpu().double()
+            self.sums[name][:, :, layer] += values.cpu().double()
 
     def _update_max(self, region: int, layer: int, rows: Tensor, tokens: Tensor) -> None:
         """rows: [n, d_mlp], tokens: [n]. On equal maxima the earlier one stays."""
@@ -54,10 +68,8 @@ class NeuronStatistics:
         self.max_token[region, layer, new] = tokens[where].cpu().int()
 
     def result(self) -> dict[str, np.ndarray]:
-        """neuron_mean, neuron_sd, neuron_max, neuron_max_token, neuron_active: each [region, layer, d_mlp].
-
-        NaN (and token -1) for a region that no probe has.
-        """
+        """neuron_mean, neuron_sd, neuron_active: [half, region, layer, d_mlp]; neuron_max, neuron_max_token: [region,
+        layer, d_mlp]. NaN (and token -1) for a region that no probe has."""
         mean, square, active = (self.sums[name] / self.n_probe for name in ("a", "square", "active"))
         return {
             "neuron_mean": mean.float().numpy(),

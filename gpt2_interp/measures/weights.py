@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
+
+if TYPE_CHECKING:
+    from gpt2_interp.base_weights import BaseWeights
 
 QKV = ("q", "k", "v")
 
@@ -44,91 +48,151 @@ def measured_modules(gpt2: GPT2LMHeadModel) -> dict[str, nn.Module]:
 
 def matrix_names(model: nn.Module) -> list[str]:
     """Labels of the axis `matrix`: the measured modules with c_attn split into q, k, v."""
-    names = []
-    for name in measured_modules(find_gpt2(model)):
-        names += [f"{name}.{part}" for part in QKV] if name.endswith("c_attn") else [name]
-    return names
+    return [part for name in measured_modules(find_gpt2(model)) for part in matrix_parts(name)]
 
 
-@dataclass(frozen=True)
-class ReferenceWeight:
-    """One matrix of the untouched model, float32 on the CPU; the forward pass uses base + adapter."""
-
-    base: Tensor
-    adapter: Tensor | None  # what adapters already add to it; None when nothing, as with LoRA's B = 0
-
-    @property
-    def weight(self) -> Tensor:
-        return self.base if self.adapter is None else self.base + self.adapter
+def matrix_parts(module_name: str) -> list[str]:
+    """Matrices of a measured module, equal shares of its columns: c_attn's are query, key and value."""
+    return [f"{module_name}.{part}" for part in QKV] if module_name.endswith("c_attn") else [module_name]
 
 
-def reference_weights(model: nn.Module) -> dict[str, ReferenceWeight]:
-    """A copy of the untouched model's matrices, by module name, for `weight_deltas` to compare with."""
-    reference = {}
-    for name, module in measured_modules(find_gpt2(model)).items():
-        stored, adapter, merged = _stored_and_adapter(name, module)
-        adapter = None if adapter is None or not adapter.any() else adapter
-        base = stored - adapter if merged and adapter is not None else stored.clone()
-        reference[name] = ReferenceWeight(base, adapter)
-    return reference
+def stored_weight(module: nn.Module) -> nn.Parameter:
+    """The parameter that holds a measured module's matrix: beneath an adapter, or the copy trained in its stead."""
+    module = _in_use(module)
+    return module.get_base_layer().weight if isinstance(module, BaseTunerLayer) else module.weight
 
 
-def weight_deltas(model: nn.Module, reference: dict[str, ReferenceWeight]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(matrix, W_t - W_0, W_0) for each matrix of `matrix_names`, one alive at a time; float32 on the CPU.
+def lora_factors(name: str, module: nn.Module) -> list[tuple[Tensor, Tensor, float]]:
+    """(A [r, in], B [out, r], scaling) of each active adapter of a measured module; none without LoRA.
+
+    Raises ValueError for adapters that don't simply add scaling B A.
+    """
+    module = _in_use(module)
+    if not isinstance(module, BaseTunerLayer):
+        return []
+    if not isinstance(module, LoraLayer):
+        raise ValueError(f"weight change is measured for full fine-tuning and LoRA; {name} has {type(module).__name__}")
+    factors = []
+    adapters = module.merged_adapters if module.merged else () if module.disable_adapters else module.active_adapters
+    for adapter in adapters:
+        if adapter not in module.scaling:  # this module has no such adapter
+            continue
+        if adapter in module.lora_variant:
+            raise ValueError(f"weight change is measured for plain LoRA; {name} has a variant of it, such as DoRA")
+        if adapter in module.lora_embedding_A:
+            a, b = module.lora_embedding_A[adapter], module.lora_embedding_B[adapter]
+        else:
+            a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+        factors.append((a, b, module.scaling[adapter]))
+    return factors
+
+
+def weight_deltas(model: nn.Module, base: BaseWeights) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(matrix, W_t - W_0, W_0) for each matrix of `matrix_names`, one alive at a time; float32 on the CPU, read only.
 
     Shapes as GPT-2 stores them, Conv1D [in, out]. With LoRA the difference is taken from the adapters (scaling B A),
-    not from their sum with the base, where a small change would drown in rounding.
+    not from their sum with the frozen weight, where a small change would drown in rounding. Raises ValueError for
+    adapters other than plain LoRA, for quantised weights, and as BaseWeights.replaced does for a base of another model.
     """
+    initial = base.initial(model)
     for name, module in measured_modules(find_gpt2(model)).items():
-        stored, adapter, merged = _stored_and_adapter(name, module)
-        before = reference.get(name) or reference["wte"]  # an lm_head that was tied when the reference was taken
-        if adapter is None:
-            delta = stored - before.weight
-        else:
-            delta = adapter if before.adapter is None else adapter - before.adapter
-            if not merged:
-                delta = delta + (stored - before.base)  # exactly 0 while the base is frozen, as LoRA's is
-        if name.endswith("c_attn"):
-            parts = zip(QKV, delta.chunk(3, dim=1), before.weight.chunk(3, dim=1), strict=True)
-            yield from ((f"{name}.{part}", d, w) for part, d, w in parts)
-        else:
-            yield name, delta, before.weight
+        delta, before = _delta_and_base(name, module, initial)
+        parts = matrix_parts(name)
+        columns = (delta.chunk(len(parts), dim=1), before.chunk(len(parts), dim=1))
+        yield from zip(parts, *columns, strict=True)
 
 
-def weight_change(model: nn.Module, reference: dict[str, ReferenceWeight]) -> dict[str, np.ndarray]:
-    """weight_change, weight_change_relative, weight_change_rms: each [matrix], in the order of `matrix_names`."""
-    rows = []
-    for _, delta, base in weight_deltas(model, reference):
-        change, size = _norm(delta), _norm(base)
+def columns_are_outputs(module: nn.Module) -> bool:
+    """Whether a measured module's matrix is stored [in, out], y = x W: Conv1D and embeddings, but not nn.Linear."""
+    module = _in_use(module)
+    layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    return isinstance(layer, (Conv1D, nn.Embedding))
+
+
+def weight_measures(model: nn.Module, base: BaseWeights) -> dict[str, np.ndarray]:
+    """Every light measure of the weights, float32.
+
+    weight_change, weight_change_relative, weight_change_rms: each [matrix], in the order of `matrix_names`.
+    ov_change, qk_change: each [layer, head]. Raises ValueError as `weight_deltas` does.
+    """
+    n_head = find_gpt2(model).config.n_head
+    rows, circuits, attention = [], [], []
+    for name, delta, before in weight_deltas(model, base):
+        change, size = frobenius_norm(delta), frobenius_norm(before)
         rows.append((change, change / size if size else math.nan, change / math.sqrt(delta.numel())))
+        if ".attn." in name:  # q, k, v and c_proj of a layer come one after the other
+            attention.append((before, delta))
+        if name.endswith("attn.c_proj"):
+            circuits.append(_circuit_changes(*attention, n_head))
+            attention = []
     change, relative, rms = np.array(rows, dtype=np.float32).T
-    return {"weight_change": change, "weight_change_relative": relative, "weight_change_rms": rms}
+    ov, qk = np.array(circuits, dtype=np.float32).transpose(1, 0, 2)
+    norms = {"weight_change": change, "weight_change_relative": relative, "weight_change_rms": rms}
+    return {**norms, "ov_change": ov, "qk_change": qk}
 
 
-def _norm(matrix: Tensor) -> float:
-    """Frobenius norm; row by row first, because one float32 sum over 40 million squares would be inexact."""
+Change = tuple[Tensor, Tensor]  # (W_0, W_t - W_0)
+
+
+def _circuit_changes(q: Change, k: Change, v: Change, c_proj: Change, n_head: int) -> tuple[Tensor, Tensor]:
+    """(ov_change, qk_change) of one layer, each [head]. q, k, v: [d_model, d_model], heads side by side in the columns;
+    c_proj: [d_model, d_model], heads one below the other in the rows."""
+
+    def heads(w: Tensor) -> Tensor:  # -> [head, d_model, d_head]
+        return w.double().unflatten(1, (n_head, -1)).transpose(0, 1)
+
+    q, k, v = ([heads(w) for w in change] for change in (q, k, v))
+    o = [heads(w.T) for w in c_proj]
+    return product_change(*v, *o), product_change(*q, *k)
+
+
+def product_change(a_0: Tensor, da: Tensor, b_0: Tensor, db: Tensor) -> Tensor:
+    """||A B' - A_0 B_0'||_F / ||A_0 B_0'||_F with A = A_0 + dA, B = B_0 + dB, all [head, n, d_head], float64.
+
+    Returns [head]; NaN where A_0 B_0' is 0. The difference is dA B' + A_0 dB' = [dA, A_0] [B, dB]', so nothing nearly
+    equal is subtracted; and ||L R'||_F^2 = sum of (L'L) * (R'R), so no n x n product is made.
+    """
+
+    def square(left: Tensor, right: Tensor) -> Tensor:
+        return ((left.mT @ left) * (right.mT @ right)).sum((1, 2)).clamp(min=0)
+
+    change = square(torch.cat([da, a_0], 2), torch.cat([b_0 + db, db], 2))
+    size = square(a_0, b_0)
+    return (change / size.masked_fill(size == 0, math.nan)).sqrt()
+
+
+def frobenius_norm(matrix: Tensor) -> float:
+    """Row by row first, because one float32 sum over 40 million squares would be inexact."""
     return torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1).double()).item()
 
 
-def _stored_and_adapter(name: str, module: nn.Module) -> tuple[Tensor, Tensor | None, bool]:
-    """(stored weight, what LoRA adds to it or None without LoRA, whether it is already merged into the weight)."""
-    if isinstance(module, ModulesToSaveWrapper):  # a fully trained copy stands in for the frozen module
-        use_copy = module.active_adapters and not module.disable_adapters
-        module = module.modules_to_save[module.active_adapters[0]] if use_copy else module.original_module
-    if not isinstance(module, BaseTunerLayer):
-        return _float_cpu(name, module.weight), None, False
-    if not isinstance(module, LoraLayer):
-        raise ValueError(f"weight change is measured for full fine-tuning and LoRA; {name} has {type(module).__name__}")
-    weight = _float_cpu(name, module.get_base_layer().weight)
-    adapter = torch.zeros_like(weight)
-    adapters = module.merged_adapters if module.merged else () if module.disable_adapters else module.active_adapters
-    for adapter_name in adapters:
-        if adapter_name not in module.scaling:  # this module has no such adapter
-            continue
-        if adapter_name in module.lora_variant:
-            raise ValueError(f"weight change is measured for plain LoRA; {name} has a variant of it, such as DoRA")
-        adapter += _float_cpu(name, module.get_delta_weight(adapter_name))  # scaling B A, transposed for Conv1D
-    return weight, adapter, module.merged
+def _delta_and_base(name: str, module: nn.Module, initial: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """(W_t - W_0, W_0) of a whole module, as stored."""
+
+    def now_and_before(parameter: Tensor) -> tuple[Tensor, Tensor]:
+        return _float_cpu(name, parameter), _float_cpu(name, initial(parameter))
+
+    stored, stored_0 = now_and_before(stored_weight(module))
+    factors = lora_factors(name, module)
+    if not factors:
+        return stored - stored_0, stored_0
+    change, start = torch.zeros_like(stored), torch.zeros_like(stored)
+    for *factor, scaling in factors:
+        (a, a_0), (b, b_0) = map(now_and_before, factor)
+        products = (b - b_0) @ a + b_0 @ (a - a_0), b_0 @ a_0  # the first: B_t A_t - B_0 A_0, where little cancels
+        for total, product in zip((change, start), products, strict=True):  # product: [out, in]
+            total += scaling * (product.T if columns_are_outputs(module) else product)
+    if _in_use(module).merged:  # the stored weight has the adapters in it
+        return change, stored - change
+    return change + (stored - stored_0), stored_0 + start
+
+
+def _in_use(module: nn.Module) -> nn.Module:
+    """The module, or the fully trained copy that stands in for it."""
+    if not isinstance(module, ModulesToSaveWrapper):
+        return module
+    use_copy = module.active_adapters and not module.disable_adapters
+    return module.modules_to_save[module.active_adapters[0]] if use_copy else module.original_module
 
 
 def _float_cpu(name: str, weight: Tensor) -> Tensor:

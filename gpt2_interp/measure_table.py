@@ -1,0 +1,760 @@
+"""The measure table: every array that a snapshot holds, declared once.
+
+The store validates what it writes against these rows; `docs/metrics.md`, report captions and axis labels are made from
+them; `claims.py` and `recorder.py` ask them what a measure is compared by. A new measure is one row, one function, one
+figure. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+REGIONS = ("Q", "A")  # Q: positions that predict a target token; A: all positions >= 8
+POOLINGS = ("source_mean", "target_mean", "prompt_last")
+HALVES = ("first", "second")  # of the probes, whole clusters: chosen on the first, reported on the second
+REFERENCES = ("step 0", "previous snapshot")
+SPREAD = ("mean", "2.5%", "97.5%")  # over 200 half-samples of the probes
+N_SINGULAR = 32  # singular values of a change that are kept
+N_INTRUDER = 10  # singular vectors of a matrix that are held against the base's
+N_PERTURBATION = 19  # random perturbations of the base that make up the band
+
+# Axes along which a measure has one value for each probe, by the list of probe_set.json that describes them.
+PROBE_AXES = ("example", "few_example", "kl_example", "control_example", "training_example", "sequence", "pair")
+# Where a measure has several, the one that is claimed.
+HEADLINE = {"region": "Q", "pooling": "target_mean"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the measure table.
+
+    axes name the array's dimensions, in order; their sizes and labels stand in run.json under "axes".
+    folder is one of "attention", "latent", "metrics" (a snapshot's three files), "reference" (once per run: step 0) or
+    "derived" (computed from stored arrays).
+    group is what --measures chooses, and what the cost of a snapshot is told by.
+    tier: "light" at every snapshot, "heavy" at five at most, the first and the last among them; "ends" at the first and
+    the last; "final" at the last.
+    claimed: a change of it is tested by claims.py; it then has a row band_<name>, and control_<name> if general text
+    can have it (`control`: the axis of general text that it is measured along).
+    """
+
+    name: str
+    folder: str
+    axes: tuple[str, ...]
+    dtype: str
+    unit: str
+    meaning: str
+    formula: str
+    source: str = ""
+    caution: str = ""
+    group: str = ""
+    tier: str = "light"
+    claimed: bool = False
+    control: str = ""
+
+    @property
+    def probe_axis(self) -> str | None:
+        """The axis along which there is one value for each probe, if any; it comes first."""
+        return self.axes[0] if self.axes and self.axes[0] in PROBE_AXES else None
+
+    @property
+    def unit_axes(self) -> tuple[str, ...]:
+        """Axes of what a claim is about (layer and head, say): without the probes and what HEADLINE fixes."""
+        return tuple(axis for axis in self.axes if axis != self.probe_axis and axis not in HEADLINE)
+
+
+EACH_HEAD = ("example", "region", "layer", "head")
+PROBE_HEAD = ("example", "layer", "head")
+
+
+def _attention(name: str, unit: str, meaning: str, formula: str, axes=EACH_HEAD, **more) -> Measure:
+    more = {"control": "control_example", **more} if axes == EACH_HEAD else more
+    return Measure(name, "attention", axes, "float32", unit, meaning, formula, group="attention", **more)
+
+
+def _hidden(name: str, axes: tuple[str, ...], unit: str, meaning: str, formula: str, **more) -> Measure:
+    return Measure(name, "latent", axes, "float32", unit, meaning, formula, group="hidden", **more)
+
+
+def _metric(name: str, group: str, axes: tuple[str, ...], unit: str, meaning: str, formula: str, **more) -> Measure:
+    return Measure(name, "metrics", axes, "float32", unit, meaning, formula, group=group, **more)
+
+
+ATTENTION = (
+    _attention(
+        "attn_entropy",
+        "bits",
+        "How widely a head spreads its attention: 0 is one token, log2(visible keys) is all alike.",
+        "H_i = -sum_j a_ij log2 a_ij; mean over the queries i of the region",
+        caution="Grows with the number of visible keys; compare the same probes only.",
+    ),
+    _attention(
+        "attn_entropy_norm",
+        "0..1",
+        "Entropy as a share of what uniform attention would have.",
+        "H_i / log2 m, m = i + 1 visible keys; mean over queries",
+    ),
+    _attention(
+        "attn_entropy_norm_ns",
+        "0..1",
+        "The same without the first token: how widely a head spreads what it does not leave on the sink.",
+        "a'_ij = a_ij / (1 - a_i0) over keys 1..i; H'_i / log2(m - 1); mean over queries",
+        claimed=True,
+        caution="Where nearly all attention rests on the first token, it describes what little is left.",
+    ),
+    _attention(
+        "attn_gini",
+        "0..1",
+        "Sparsity of a head's attention: 0 is uniform, 1 is a single token.",
+        "sorted ascending c_1..c_m: G = [1 - 2 sum_k c_k (m-k+0.5)/m] m/(m-1); mean over queries",
+        source="Hurley & Rickard 2009; m/(m-1) removes the dependence on m",
+        caution="Nearly the same information as entropy (Spearman -.998 on real GPT-2 heads).",
+    ),
+    _attention(
+        "attn_distance_ns",
+        "0..2",
+        "How far back a head looks, the first token left out: 1 is what uniform attention would give.",
+        "sum_j a'_ij (i-j)/((i-1)/2) over keys j = 1..i, a' renormalised without key 0; mean over queries",
+        claimed=True,
+        caution="Without leaving out the first token it would mostly repeat attn_sink.",
+    ),
+    _attention(
+        "attn_sink",
+        "0..1",
+        "Share of attention that rests on the very first token.",
+        "a_i0, i >= 1; mean over queries",
+        source="Xiao et al. 2023",
+        claimed=True,
+    ),
+    _attention(
+        "attn_source",
+        "0..1",
+        "Share of attention that the target's queries give to the source.",
+        "mean over i in Q of sum_{j in S} a_ij",
+        PROBE_HEAD,
+        caution="Much of the rest is the sink: compare attn_source_ns with its chance.",
+    ),
+    _attention(
+        "attn_source_ns",
+        "0..1",
+        "The same, of the attention that does not rest on the first token.",
+        "mean over i in Q of sum_{j in S} a_ij / (1 - a_i0)",
+        PROBE_HEAD,
+        claimed=True,
+    ),
+    _attention(
+        "attn_source_chance",
+        "0..1",
+        "What attn_source_ns would be if attention were uniform.",
+        "mean over i in Q of n_S / (m - 1)",
+        ("example",),
+    ),
+    _attention(
+        "attn_gold_lift",
+        "ratio",
+        "How much more a head looks at the value it is about to write than at the rest of the source: 1 is chance.",
+        "over queries q that predict a token of a stated value, gold(q) the tokens of that value in the source: "
+        "sum_q sum_{gold(q)} a / sum_q (n_gold(q)/n_S) sum_S a, a ratio of sums",
+        PROBE_HEAD,
+        claimed=True,
+        caution="Needs a corpus whose answers are known. A head that hardly looks at the source can have a high lift.",
+    ),
+    _attention(
+        "attn_gold_sentence_lift",
+        "ratio",
+        "The same for the value's whole sentence, against the other sentence nearest to it in position and length.",
+        "sum_q mean_{gold sentence} a / sum_q mean_{control sentence} a",
+        PROBE_HEAD,
+    ),
+    _attention(
+        "attn_source_normw",
+        "0..1",
+        "Share of what a head writes that comes from the source: attention weighted by the norm of what it moves.",
+        "as attn_source, with w_ij = a_ij ||f(x_j)|| / sum_k a_ik ||f(x_k)||, f(x) = (ln_1(x) W_V^h + b_V^h) W_O^h",
+        PROBE_HEAD,
+        source="Kobayashi et al. 2020; c_proj's bias is left out",
+        claimed=True,
+    ),
+    _attention(
+        "head_write",
+        "ratio",
+        "How much a head adds to the residual stream, against what is there.",
+        "mean over i in Q of ||sum_j a_ij f(x_j)|| / ||resid_pre_i||",
+        PROBE_HEAD,
+        claimed=True,
+        control="control_example",
+    ),
+    _attention(
+        "attn_kl0",
+        "bits",
+        "How far a head's attention has moved from the base model's, on the same probes.",
+        "mean over 16 fixed rows i in Q of sum_j a^t_ij log2(a^t_ij / a^0_ij), from log-softmax",
+        ("kl_example", "layer", "head"),
+        claimed=True,
+        caution="Never negative: hold it against the band, not against 0.",
+    ),
+    _attention(
+        "prev_token",
+        "0..1",
+        "Attention to the token before, on random tokens read twice.",
+        "sequences [BOS, r_1..r_T, r_1..r_T]: mean over q = T+1..2T of a at key q-1",
+        ("sequence", "layer", "head"),
+        source="Olsson et al. 2022; stripes as in TransformerLens",
+        claimed=True,
+    ),
+    _attention(
+        "duplicate",
+        "0..1",
+        "Attention to the same token in the first reading.",
+        "the same, key q-T",
+        ("sequence", "layer", "head"),
+        source="Olsson et al. 2022",
+        claimed=True,
+    ),
+    _attention(
+        "induction",
+        "0..1",
+        "Attention to the token after the same token in the first reading: what copying needs.",
+        "the same, key q-T+1; chance is 1/(q+1)",
+        ("sequence", "layer", "head"),
+        source="Olsson et al. 2022",
+        claimed=True,
+    ),
+    Measure(
+        "attn_pattern",
+        "attention",
+        ("pattern_example", "layer", "head", "query_key"),
+        "float16",
+        "0..1",
+        "The full attention pattern of a few short probes, after softmax, row by row: query i has keys 0..i. Padding "
+        "is NaN.",
+        "a_ij = softmax_j(q_i k_j / sqrt(d_head)); stored at i(i+1)/2 + j",
+        group="patterns",
+    ),
+)
+
+HIDDEN = (
+    Measure(
+        "hidden_pooled",
+        "latent",
+        ("example", "pooling", "hidden_layer", "d_model"),
+        "float16",
+        "activation",
+        "The residual stream after each block, averaged over the source, over the target queries, or read at the "
+        "last prompt position.",
+        "X_l, l = 0..n_layer; l = 0 is the embedding, l = n_layer is taken before ln_f",
+        caution="Rounded to half precision; the numbers below come from the unrounded states.",
+        group="hidden",
+    ),
+    _hidden(
+        "hidden_displacement",
+        ("example", "pooling", "hidden_layer"),
+        "ratio",
+        "How far a probe's hidden state has moved from the base model's, against the spread over probes.",
+        "||x_t - x_0|| / mean over probes of ||xc_0||, xc centred over probes",
+        source="same basis at every step, so it needs no alignment",
+        claimed=True,
+        control="control_example",
+        caution="Never negative: hold it against the band, not against 0.",
+    ),
+    _hidden(
+        "hidden_norm",
+        ("example", "pooling", "hidden_layer"),
+        "activation",
+        "Length of a probe's hidden state.",
+        "||x_l||",
+    ),
+    _hidden(
+        "displacement",
+        ("pooling", "hidden_layer"),
+        "ratio",
+        "Displacement of all probes together.",
+        "||X_t - X_0||_F / ||Xc_0||_F",
+    ),
+    _hidden(
+        "cka_debiased",
+        ("pooling", "hidden_layer", "reference"),
+        "<= 1",
+        "Whether the probes still lie to each other as they did in the reference: 1 alike, 0 unrelated.",
+        "K = XX', L = YY', zero diagonals; HSIC1 = [tr(KL) + 1'K1 1'L1/((n-1)(n-2)) - 2/(n-2) 1'KL1]/(n(n-3)); "
+        "CKA = HSIC1(K,L)/sqrt(HSIC1(K,K) HSIC1(L,L))",
+        source="Song et al. 2012; Nguyen et al. 2021; Murphy et al. 2024",
+        caution="Can be negative; needs at least 4 probes. A few large dimensions decide it: see cka_scaled.",
+    ),
+    _hidden(
+        "cka_scaled",
+        ("pooling", "hidden_layer", "reference"),
+        "<= 1",
+        "The same after dividing each dimension by its standard deviation over probes at step 0.",
+        "CKA of X / sd(X_0) and Y / sd(X_0)",
+    ),
+    _hidden(
+        "procrustes",
+        ("pooling", "hidden_layer"),
+        "0..1",
+        "What is left of the difference to the base after the best rotation, in its 16 widest directions.",
+        "A, B = Xc_0, Xc_t projected on the top 16 PCs of Xc_0, each / ||.||_F; 1 - ||A'B||_*",
+        source="Ding et al. 2021",
+        caution="Unrelated states don't give 1: hold it against procrustes_chance.",
+    ),
+    _hidden(
+        "procrustes_chance",
+        ("pooling", "hidden_layer"),
+        "0..1",
+        "The same with the probes of one side shuffled.",
+        "1 - ||A'PB||_*, P a permutation of the probes; mean over 20",
+    ),
+    _hidden(
+        "rsa",
+        ("pooling", "hidden_layer"),
+        "-1..1",
+        "Whether the same pairs of probes are alike as in the base model.",
+        "Spearman of the upper triangles of 1 - cosine(Xc rows)",
+        source="Kriegeskorte et al. 2008",
+        caution="No p-value from pairs, and no independent support for CKA: both read the same similarities.",
+    ),
+    _hidden(
+        "knn_overlap",
+        ("pooling", "hidden_layer"),
+        "0..1",
+        "Share of a probe's 10 nearest probes that it still has.",
+        "|N10(X_t) and N10(X_0)| / 10, cosine on Xc; chance is 10/(n-1)",
+    ),
+    _hidden(
+        "cka_half_samples",
+        ("hidden_layer", "spread"),
+        "<= 1",
+        "cka_debiased to step 0 (target_mean) over half the probes.",
+        "mean, 2.5% and 97.5% over 200 half-samples without replacement",
+    ),
+    _hidden(
+        "rsa_half_samples",
+        ("hidden_layer", "spread"),
+        "-1..1",
+        "rsa (target_mean) over half the probes.",
+        "mean, 2.5% and 97.5% over 200 half-samples without replacement",
+    ),
+    _hidden(
+        "knn_half_samples",
+        ("hidden_layer", "spread"),
+        "0..1",
+        "knn_overlap (target_mean) over half the probes.",
+        "mean, 2.5% and 97.5% over 200 half-samples without replacement",
+    ),
+    _hidden(
+        "anisotropy",
+        ("pooling", "hidden_layer"),
+        "-1..1",
+        "How much all hidden states point the same way.",
+        "mean pairwise cosine of uncentred rows",
+        source="Ethayarajh 2019",
+    ),
+    _hidden(
+        "anisotropy_top3",
+        ("pooling", "hidden_layer"),
+        "share",
+        "How much of that three dimensions make.",
+        "share of the mean cosine that the 3 dimensions with the largest contributions give",
+        source="Timkey & van Schijndel 2021",
+    ),
+)
+
+LEARNING = (
+    _metric(
+        "probe_loss",
+        "loss",
+        ("example",),
+        "nats/token",
+        "Negative log-likelihood of the probe's target, the loss that training lowers.",
+        "mean over supervised tokens of -log p(token | prefix)",
+        claimed=True,
+        control="control_example",
+    ),
+    _metric(
+        "training_probe_loss",
+        "loss",
+        ("training_example",),
+        "nats/token",
+        "The same on rows that are trained on.",
+        "mean over supervised tokens of -log p(token | prefix)",
+    ),
+    _metric(
+        "context_gain",
+        "context_gain",
+        ("example",),
+        "nats/token",
+        "How much its own source helps to predict a target, against another probe's source.",
+        "NLL(y | another probe's source) - NLL(y | own source); a fixed derangement within bins of length",
+        claimed=True,
+    ),
+    _metric(
+        "context_gain_copied",
+        "context_gain",
+        ("example",),
+        "nats/token",
+        "The same over target tokens that occur in the source.",
+        "mean over tokens of y that occur in x",
+    ),
+    _metric(
+        "context_gain_new",
+        "context_gain",
+        ("example",),
+        "nats/token",
+        "The same over target tokens that don't occur in the source.",
+        "mean over tokens of y that don't occur in x",
+    ),
+    _metric(
+        "twin_effect",
+        "twins",
+        ("pair",),
+        "nats",
+        "How much the model prefers the value that its source states, when one fact of the source is swapped.",
+        "1/2 [log p(v|x) - log p(v'|x) + log p(v'|x') - log p(v|x')] at the first token where v and v' differ",
+        claimed=True,
+    ),
+    _metric(
+        "twin_right",
+        "twins",
+        ("pair",),
+        "0 or 1",
+        "Whether both orders of a twin pair are right; coin flips give 0.25.",
+        "log p(v|x) > log p(v'|x) and log p(v'|x') > log p(v|x')",
+    ),
+)
+
+GRADIENTS = (
+    _metric(
+        "grad_norm_total",
+        "gradients",
+        (),
+        "norm",
+        "Norm of the whole training gradient of this step, before clipping (after accumulation).",
+        "||g||_2 as the Trainer logs it; undefined (NaN) at step 0",
+        caution="Of one batch: compare trends, not single steps.",
+    ),
+    _metric(
+        "grad_share",
+        "gradients",
+        ("grad_matrix",),
+        "0..1",
+        "Share of the training gradient's norm that falls on one weight matrix; the squares sum to 1.",
+        "||g_m|| / ||g|| at on_pre_optimizer_step: the same before and after clipping; norm = share x grad_norm_total",
+    ),
+    _metric(
+        "probe_grad",
+        "probe_gradient",
+        ("matrix",),
+        "norm",
+        "How steeply the loss on the probes falls with a weight matrix: what the task still asks of it.",
+        "||d(mean probe loss)/dW||_F by backward passes over 64 probes; LoRA: of the matrix beneath the adapter",
+    ),
+    _metric(
+        "probe_grad_cosine",
+        "probe_gradient",
+        ("matrix",),
+        "-1..1",
+        "Whether two halves of the probes ask for the same change of a matrix.",
+        "cosine of the gradients of the two halves' mean losses",
+        caution="Near 0: what probe_grad shows is noise.",
+    ),
+)
+
+WEIGHTS = (
+    _metric(
+        "weight_change",
+        "weights",
+        ("matrix",),
+        "norm",
+        "How far a weight matrix has moved from the base model.",
+        "||W_t - W_0||_F; LoRA: scaling x B A",
+    ),
+    _metric(
+        "weight_change_relative",
+        "weights",
+        ("matrix",),
+        "ratio",
+        "The same, against the size of the base matrix.",
+        "||W_t - W_0||_F / ||W_0||_F",
+    ),
+    _metric(
+        "weight_change_rms",
+        "weights",
+        ("matrix",),
+        "per weight",
+        "The same, per weight: comparable between matrices of different size.",
+        "||W_t - W_0||_F / sqrt(numel)",
+    ),
+    _metric(
+        "ov_change",
+        "weights",
+        ("layer", "head"),
+        "ratio",
+        "How far what a head moves (its OV circuit) has changed.",
+        "||W_V W_O (t) - W_V W_O (0)||_F / ||W_V W_O (0)||_F of one head",
+        source="Elhage et al. 2021",
+    ),
+    _metric(
+        "qk_change",
+        "weights",
+        ("layer", "head"),
+        "ratio",
+        "How far where a head looks (its QK circuit) has changed.",
+        "||W_Q W_K' (t) - W_Q W_K' (0)||_F / ||W_Q W_K' (0)||_F of one head; biases left out",
+        source="Elhage et al. 2021",
+    ),
+    _metric(
+        "stable_rank",
+        "spectra",
+        ("matrix",),
+        "rank",
+        "In how many directions a weight matrix has changed.",
+        "||D||_F^2 / ||D||_2^2 of D = W_t - W_0; NaN at step 0; at most r for LoRA",
+        tier="heavy",
+        source="Rudelson & Vershynin 2007",
+    ),
+    _metric(
+        "weight_spectrum",
+        "spectra",
+        ("matrix", "singular"),
+        "norm",
+        "The largest singular values of the change.",
+        "sigma_1..sigma_32 of D = W_t - W_0",
+        tier="heavy",
+    ),
+    _metric(
+        "intruder_cosine",
+        "spectra",
+        ("matrix", "intruder"),
+        "0..1",
+        "How well each of the tuned matrix's top 10 directions is one that the base had: low is an intruder.",
+        "max_i |cos(u_i^0, u_j^t)| over all output-side singular vectors of W_0, j = 1..10; intruders have < 0.5",
+        tier="heavy",
+        source="Shuttleworth et al. 2024",
+    ),
+)
+
+NEURON_AXES = ("half", "region", "layer", "d_mlp")
+NEURONS = (
+    _metric(
+        "neuron_mean",
+        "neurons",
+        NEURON_AXES,
+        "activation",
+        "Mean activation of an MLP neuron over the region's tokens, each probe with equal weight.",
+        "a = input of mlp.c_proj; mean over tokens in a probe, then over the probes of a half",
+    ),
+    _metric(
+        "neuron_sd",
+        "neurons",
+        NEURON_AXES,
+        "activation",
+        "Its standard deviation over tokens, each probe with equal weight.",
+        "sqrt(mean(a^2) - mean(a)^2)",
+    ),
+    _metric(
+        "neuron_active",
+        "neurons",
+        NEURON_AXES,
+        "0..1",
+        "Share of tokens at which the neuron is active.",
+        "share of a > 0 (= pre-activation > 0)",
+    ),
+    _metric(
+        "neuron_max",
+        "neurons",
+        ("region", "layer", "d_mlp"),
+        "activation",
+        "Its largest activation on any token of the region.",
+        "max a",
+    ),
+    Measure(
+        "neuron_max_token",
+        "metrics",
+        ("region", "layer", "d_mlp"),
+        "int32",
+        "token id",
+        "The token at which that largest activation occurred; -1 where a region has no tokens.",
+        "argmax a",
+        group="neurons",
+    ),
+)
+
+
+def _lens(name: str, unit: str, meaning: str, formula: str, **more) -> Measure:
+    return _metric(f"lens_{name}", "lens", ("few_example", "hidden_layer"), unit, meaning, formula, **more)
+
+
+def _frozen(lens: Measure) -> Measure:
+    return replace(
+        lens,
+        name=lens.name.replace("lens_", "lens_base_"),
+        meaning=f"{lens.meaning.rstrip('.')}, read with the base model's ln_f and output matrix.",
+        formula=f"{lens.formula}, with (ln_f, W_U) of step 0",
+        claimed=False,
+        control="",
+    )
+
+
+_LENS = (
+    _lens(
+        "entropy",
+        "bits",
+        "How undecided a layer is about the next token.",
+        "entropy of p_l = softmax(W_U ln_f(h_l)); mean over Q",
+        source="nostalgebraist 2020; Belrose et al. 2023",
+    ),
+    _lens(
+        "kl", "bits", "How far a layer's prediction is from the final one.", "KL(p_final || p_l); 0 at the last layer"
+    ),
+    _lens(
+        "rank",
+        "rank",
+        "Where the right token stands in a layer's prediction; 1 is first.",
+        "1 + #{logits > the target's}; mean over Q",
+        caution="A mean of ranks is ruled by the worst; compare its logarithm.",
+    ),
+    _lens(
+        "logprob",
+        "nats",
+        "How probable a layer finds the right token.",
+        "log p_l(target); mean over Q",
+        claimed=True,
+        caution="Read with the current ln_f and W_U: a change at an early layer may come from those alone.",
+    ),
+)
+LENS = (*_LENS, *map(_frozen, _LENS))
+
+CAUSES = (
+    _metric(
+        "ablation_approx",
+        "probe_gradient",
+        ("few_example", "layer", "head"),
+        "nats/token",
+        "What taking a head away would cost, by a straight line.",
+        "sum over positions of (zbar - z) dNLL/dz from one backward pass, / target tokens",
+        source="Nanda 2023; Kramar et al. 2024",
+        caution="Not a measurement: rank correlation with the exact one .98 early, .32 at convergence.",
+    ),
+    _metric(
+        "ablation_exact",
+        "ablation",
+        ("few_example", "layer", "head"),
+        "nats/token",
+        "What taking a head away costs: its output replaced by its mean over other probes.",
+        "z = the head's slice of c_proj's input, replaced at all positions by its mean over the other probe half, in "
+        "source and target separately; mean NLL(target) ablated - intact",
+        tier="ends",
+        source="Wang et al. 2022",
+    ),
+    _metric(
+        "graft_necessity",
+        "graft",
+        ("few_example", "block"),
+        "nats/token",
+        "What is lost if one block goes back to the base.",
+        "L(W_t, block := W_0) - L(W_t)",
+        tier="final",
+    ),
+    _metric(
+        "graft_sufficiency",
+        "graft",
+        ("few_example", "block"),
+        "nats/token",
+        "What one tuned block alone brings the base.",
+        "L(W_0) - L(W_0, block := W_t)",
+        tier="final",
+        caution="Blocks need each other: these don't add up to the whole.",
+    ),
+)
+
+_MEASURED = (*ATTENTION, *HIDDEN, *LEARNING, *GRADIENTS, *WEIGHTS, *NEURONS, *LENS, *CAUSES)
+
+
+def _control(measure: Measure) -> Measure:
+    """The same measure on general text."""
+    return replace(
+        measure,
+        name=f"control_{measure.name}",
+        axes=(measure.control, *measure.axes[1:]),
+        meaning=f"{measure.name} on general text, which nothing was trained on.",
+        formula=f"as {measure.name}",
+        claimed=False,
+        control="",
+    )
+
+
+def _band(measure: Measure) -> Measure:
+    """What random perturbations of the same size do to a measure."""
+    return Measure(
+        f"band_{measure.name}",
+        "metrics",
+        ("perturbation", *measure.unit_axes),
+        "float32",
+        measure.unit,
+        f"Change of {measure.name} when the base is perturbed at random, by as much as training changed it.",
+        "mean over the 64 few probes of the change; each matrix of the base plus noise of the Frobenius norm (LoRA: "
+        "and rank) of its real change",
+        group="band",
+        tier="final",
+    )
+
+
+def _floor(measure: Measure) -> Measure:
+    """What the precision of training alone does to a measure."""
+    return Measure(
+        f"floor_{measure.name}",
+        "reference",
+        measure.unit_axes,
+        "float32",
+        measure.unit,
+        f"What the precision of training alone does to {measure.name} at step 0.",
+        "mean over the 64 few probes of (training precision - float32); 0 where float32 is trained",
+        group="floor",
+    )
+
+
+CLAIMED = tuple(measure for measure in _MEASURED if measure.claimed)
+REFERENCE = (
+    Measure(
+        "hidden_pooled_0",
+        "reference",
+        ("example", "pooling", "hidden_layer", "d_model"),
+        "float32",
+        "activation",
+        "hidden_pooled of the base, unrounded.",
+        "as hidden_pooled",
+        group="hidden",
+    ),
+    Measure(
+        "control_hidden_pooled_0",
+        "reference",
+        ("control_example", "pooling", "hidden_layer", "d_model"),
+        "float32",
+        "activation",
+        "The same on general text.",
+        "as hidden_pooled",
+        group="hidden",
+    ),
+    Measure(
+        "attn_logprob_0",
+        "reference",
+        ("kl_example", "layer", "head", "kl_row", "kl_key"),
+        "float32",
+        "nats",
+        "Log-attention of the base at the rows of attn_kl0; -inf for keys that a row does not see.",
+        "log a^0_ij",
+        group="attention",
+    ),
+    *map(_floor, CLAIMED),
+)
+
+MEASURES: tuple[Measure, ...] = (
+    *_MEASURED,
+    *(_control(measure) for measure in _MEASURED if measure.control),
+    *map(_band, CLAIMED),
+    *REFERENCE,
+)
+MEASURE: dict[str, Measure] = {measure.name: measure for measure in MEASURES}
+assert len(MEASURE) == len(MEASURES), "two rows of one name"
+STORED = tuple(measure for measure in MEASURES if measure.folder in ("attention", "latent", "metrics"))
+GROUPS = tuple(dict.fromkeys(measure.group for measure in STORED))

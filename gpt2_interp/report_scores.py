@@ -1,0 +1,162 @@
+"""What a run wrote under model_outputs/, as tables and texts for the reports. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt2_interp.run_paths import RunPaths
+
+SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "fact_recall", "loss", "perplexity", "perplexity_shuffled_prompt")
+SCORE_NAMES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "fact_recall": "facts stated (%)",
+    "loss": "loss (nats/token)",
+    "perplexity": "perplexity",
+    "perplexity_shuffled_prompt": "perplexity, shuffled prompt",
+}
+SYSTEMS = {
+    "base": "base model",
+    "tuned": "fine-tuned",
+    "lead3": "lead-3 (first three sentences)",
+    "tuned_shuffled_source": "fine-tuned, another row's article",
+}
+TUNINGS = {"full": "all weights", "lora": "LoRA"}
+
+
+def read_scores(paths: RunPaths) -> tuple[dict[str, Any], str]:
+    """metrics.json as far as it is understood, and a sentence if there is nothing."""
+    path = paths.model_outputs / "metrics.json"
+    if not path.is_file():
+        return {}, "No scores yet: model_outputs/<run>/metrics.json is written when training ends."
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}, f"{path.name} is not readable JSON."
+    if not isinstance(metrics, dict) or not any(isinstance(metrics.get(system), dict) for system in SYSTEMS):
+        return {}, f"{path.name} holds no scores that this report knows."
+    return metrics, ""
+
+
+def score_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """{"columns": names, "rows": [(system, [text per column])]}; None without scores."""
+    systems = [(key, metrics[key]) for key in SYSTEMS if isinstance(metrics.get(key), dict)]
+    names = SCORE_NAMES | {score: f"perplexity, {source}" for score, source in _source_scores(metrics).items()}
+    columns = [score for score in names if any(is_number(entry.get(score)) for _, entry in systems)]
+    if not columns:
+        return None
+    rows = [(SYSTEMS[key], [*(interval(entry, c) for c in columns), str(entry.get("n", ""))]) for key, entry in systems]
+    return {"columns": [*(names[column] for column in columns), "rows scored"], "rows": rows}
+
+
+def _source_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """{"perplexity_wikitext": "wikitext", ...}: the sources of a mixture that the test rows come from."""
+    test = metrics.get("test")
+    counts = test.get("counts") if isinstance(test, Mapping) else None
+    return {f"perplexity_{source}": source for source in counts} if isinstance(counts, Mapping) else {}
+
+
+def interval(entry: Mapping[str, Any], score: str) -> str:
+    """ "40.1 (38.0 to 42.2)", or without bounds where there are none."""
+    if not is_number(entry.get(score)):
+        return "–"
+    write = "{:.1f}".format if score.startswith(("rouge", "fact")) else number
+    low, high = entry.get(f"{score}_low"), entry.get(f"{score}_high")
+    bounds = f" ({write(low)} to {write(high)})" if is_number(low) and is_number(high) else ""
+    return write(entry[score]) + bounds
+
+
+def score_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """What may be said about fine-tuned against base: the headline score and whether the intervals overlap."""
+    base, tuned = metrics.get("base"), metrics.get("tuned")
+    if not isinstance(base, dict) or not isinstance(tuned, dict):
+        return []
+    sentences = []
+    for score in ("rouge1", "fact_recall", "perplexity"):
+        if is_number(base.get(score)) and is_number(tuned.get(score)):
+            name = SCORE_NAMES[score][0].upper() + SCORE_NAMES[score][1:]
+            change = f"{name}: base {interval(base, score)}, fine-tuned {interval(tuned, score)}"
+            sentences.append(change + overlap(base, tuned, score) + ".")
+    return sentences
+
+
+def overlap(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:
+    """ "; the 95% intervals overlap", or do not; nothing where an interval is missing."""
+    bounds = [entry.get(f"{score}_{end}") for entry in (a, b) for end in ("low", "high")]
+    if not all(is_number(bound) for bound in bounds):
+        return ""
+    apart = bounds[1] < bounds[2] or bounds[3] < bounds[0]
+    return f"; the 95% intervals {'do not overlap' if apart else 'overlap'}"
+
+
+def notes_of(record: Mapping[str, Any]) -> list[str]:
+    notes = record.get("notes")
+    return [str(note) for note in notes] if isinstance(notes, list) else []
+
+
+def read_rows(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """The first lines that are whole JSON objects; a line that is being written is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+            if most is not None and len(rows) == most:
+                break
+    return rows
+
+
+def spread_samples(rows: list[dict[str, Any]], most_steps: int = 4, most_ids: int = 2) -> list[dict[str, Any]]:
+    """Of the texts written during training: two prompts, each at up to four steps from first to last."""
+    shown = []
+    for sample_id in list(dict.fromkeys(str(row.get("id")) for row in rows))[:most_ids]:
+        texts = [row for row in rows if str(row.get("id")) == sample_id]
+        texts.sort(key=lambda row: row["step"] if is_number(row.get("step")) else -1)
+        positions = sorted({round(i * (len(texts) - 1) / max(1, most_steps - 1)) for i in range(most_steps)})
+        first = texts[0]
+        shown.append(
+            {
+                "id": sample_id,
+                "prompt": str(first.get("prompt", "")),
+                "reference": str(first.get("reference", "")),
+                "texts": [
+                    (texts[i].get("step", "?"), str(texts[i].get("generated", ""))) for i in positions if i < len(texts)
+                ],
+            }
+        )
+    return shown
+
+
+# --- numbers as text ---------------------------------------------------------------------------------------------
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: float) -> str:
+    """Four significant digits, no exponent for ordinary sizes."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def plain(value: Any) -> str:
+    """A nested setting as one readable line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(item) for item in value)
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)

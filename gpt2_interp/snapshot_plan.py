@@ -1,0 +1,171 @@
+"""What is measured at which step, and what that costs: schedule, tiers, and what a run can't afford."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpt2_interp.errors import InputError
+from gpt2_interp.examples import Example
+from gpt2_interp.measure_table import GROUPS, MEASURE, N_PERTURBATION, STORED
+from gpt2_interp.pace import checkpoints_after
+from gpt2_interp.probes import ProbeSet
+
+ALL = "all"
+QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
+SHARE = 0.01  # of the training: what one of the dear groups may cost
+SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
+DEAR = ("ablation", "graft", "band")  # forward passes by the hundred
+
+
+# --- when --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """At every checkpoint (every is None, not log), every so many steps, or at steps 1, 2, 4, 8, ..."""
+
+    every: int | None = None
+    log: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """ "checkpoints", "log" or a number of steps. Raises InputError."""
+        if text == "checkpoints":
+            return cls()
+        if text == "log":
+            return cls(log=True)
+        if text.isdigit() and int(text) > 0:
+            return cls(every=int(text))
+        raise InputError(f"--snapshot_schedule {text} is none of checkpoints, log and a number of steps; give one.")
+
+    @property
+    def at_checkpoints(self) -> bool:
+        return self.every is None and not self.log
+
+    def due(self, step: int, max_steps: int) -> bool:
+        """Whether a snapshot is due after this step, where checkpoints don't decide. The last step always is."""
+        if self.at_checkpoints:
+            return False
+        return step == max_steps or (step & (step - 1) == 0 if self.log else step % self.every == 0)
+
+    def to_come(self, step: int, args, state) -> int:
+        """How many snapshots the run takes after this step."""
+        if self.at_checkpoints:
+            return checkpoints_after(step, args, state)
+        return sum(self.due(one, state.max_steps) for one in range(step + 1, state.max_steps + 1))
+
+    def __str__(self) -> str:
+        return (
+            "at each checkpoint" if self.at_checkpoints else "log-spaced" if self.log else f"every {self.every} steps"
+        )
+
+
+def tiers(step: int, previous: int, max_steps: int, is_last: bool) -> set[str]:
+    """Tiers of the snapshot after `step`; previous: the step of the snapshot before, -1 if there is none."""
+    found = {"light"}
+    marks = (math.ceil(k * max_steps / QUARTERS) for k in range(1, QUARTERS))
+    if step == 0 or is_last or any(previous < mark <= step for mark in marks):
+        found |= {"heavy"}
+    if step == 0 or is_last:
+        found |= {"ends"}
+    return found | {"final"} if is_last else found
+
+
+# --- what --------------------------------------------------------------------------------------------------------
+
+
+def chosen_groups(
+    wanted: Sequence[str], probe_set: ProbeSet, model: Mapping[str, int], training_tokens: float
+) -> tuple[list[str], dict[str, str]]:
+    """(groups to measure, why others are left out).
+
+    wanted: --measures; ALL leaves out what would cost too much beside `training_tokens`, the tokens that all steps
+    read. model: sizes as `models.describe` gives them. Raises InputError for a name that is no group.
+    """
+    check_groups(wanted)
+    if ALL not in wanted:
+        return [group for group in GROUPS if group in wanted], {}
+    left_out = {}
+    for group in DEAR:
+        tokens = dear_tokens(group, probe_set, model)
+        small = 2 * model["parameters"] * tokens <= SMALL
+        share = tokens / (3 * training_tokens) if training_tokens else math.inf  # a step costs three forward passes
+        if not small and share > SHARE:
+            left_out[group] = f"it would cost {100 * share:.0f}% of the training's time"
+    return [group for group in GROUPS if group not in left_out], left_out
+
+
+def check_groups(wanted: Sequence[str]) -> None:
+    """Raises InputError for a name of --measures that is no group."""
+    unknown = sorted(set(wanted) - {ALL, *GROUPS})
+    if unknown or not wanted:
+        raise InputError(
+            f"--measures: {', '.join(unknown) or 'nothing'} is no group of measures; choose from all, "
+            f"{', '.join(GROUPS)}."
+        )
+
+
+def dear_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) -> float:
+    """Tokens that a dear group reads, each time that it is measured twice (ablation: first and last) counted."""
+    few = sum(len(probe_set.examples[i].input_ids) for i in probe_set.few)
+    if group == "ablation":  # each head of layer l anew from that layer on
+        return 2 * few * (1 + model["n_layer"] * model["n_head"] / 2)
+    if group == "graft":
+        return few * (2 + 2 * (2 * model["n_layer"] + 2))
+    assert group == "band"
+    sequences = sum(map(len, probe_set.sequences))
+    twins = sum(len(prefix) for pair in probe_set.twins for prefix in pair.prefixes)
+    return (N_PERTURBATION + 1) * ((2 if probe_set.others else 1) * few + sequences + twins)
+
+
+RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier != "light" and measure.group))
+
+
+def cost_lines(run: Mapping[str, Any], manifest: Mapping[str, Any], probe_set: ProbeSet) -> list[str]:
+    """What each snapshot to come will take, in words: bytes and seconds of the one in `manifest`, what the rare groups
+    add to some, and the seconds of each group. run: run.json."""
+    groups, seconds = run["measures"]["groups"], manifest["seconds_by_group"]
+    light = sum(value for group, value in seconds.items() if group not in RARE)
+    stored = {name for entry in manifest["files"].values() for name in entry["arrays"]}
+    size = array_bytes(stored & wanted_names(groups, {"light"}), run["axes"])
+    lines = [f"each about {size / 1e6:.1f} MB and {light:.1f} s: {_by_group(seconds, RARE)}"]
+    tokens = sum(len(e.input_ids) for e in probe_set.examples)
+    rate = (seconds.get("forward", 0) + seconds.get("attention", 0)) / tokens  # of one token, seconds
+    rare = [f"spectra at up to {QUARTERS + 1} of them"] * ("spectra" in groups)
+    if "ablation" in groups and "ablation" in seconds:
+        rare.append(f"ablation {seconds['ablation']:.1f} s at the last")
+    for group in ("graft", "band"):
+        if group in groups and rate:
+            rare.append(f"{group} about {rate * dear_tokens(group, probe_set, run['model']):.0f} s at the last")
+    return lines + [f"besides: {', '.join(rare)}"] * bool(rare)
+
+
+def _by_group(seconds: Mapping[str, float], without: Collection[str]) -> str:
+    parts = sorted(((value, group) for group, value in seconds.items() if group not in without), reverse=True)
+    return ", ".join(f"{group} {value:.1f}" for value, group in parts if value >= 0.05) or "nothing takes long"
+
+
+def wanted_names(groups: Collection[str], of_tiers: Collection[str]) -> set[str]:
+    """Names of the arrays that a snapshot of these tiers has."""
+    return {measure.name for measure in STORED if measure.group in groups and measure.tier in of_tiers}
+
+
+def array_bytes(names: Collection[str], axes: Mapping[str, Any]) -> int:
+    """Bytes of these arrays; axes as in run.json: sizes or lists of labels."""
+    return sum(
+        np.dtype(MEASURE[name].dtype).itemsize * math.prod(axis_size(axes[axis]) for axis in MEASURE[name].axes)
+        for name in names
+    )
+
+
+def axis_size(axis: int | Sequence[str]) -> int:
+    return axis if isinstance(axis, int) else len(axis)
+
+
+def mean_length(examples: Sequence[Example]) -> float:
+    return sum(len(e.input_ids) for e in examples) / max(1, len(examples))
