@@ -213,6 +213,9 @@ class RunTrainingArguments(TrainingArguments):
     use_cache: bool = flag(True, "What the saved config says about caching in generation (training never caches).")
     metric_for_best_model: str | None = flag("eval_loss", "What chooses best_model/.")
     greater_is_better: bool | None = flag(False, "Whether more of it is better.")
+    ddp_timeout: int = flag(
+        86400, "Seconds that the other processes wait for the first one, which alone measures, scores and writes."
+    )
     train_sampling_strategy: str = flag(
         "group_by_length", "Order of training rows: random, sequential, or group_by_length (less padding)."
     )
