@@ -218,6 +218,7 @@ SAME_CONTENT = (
 def equal_content(data: Path, repeats: int) -> dict:
     """Seconds of a snapshot of TEXTS + ROWS texts the usual way and ours, in turns."""
     import numpy as np
+    from transformers import GPT2LMHeadModel
 
     from gpt2_interp.base_weights import BaseWeights
     from gpt2_interp.probes import choose_probes
@@ -230,13 +231,15 @@ def equal_content(data: Path, repeats: int) -> dict:
     probes = choose_probes(examples, TEXTS + ROWS, pattern_count=TEXTS)
     base = BaseWeights(model)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    stock = GPT2LMHeadModel(model.config)  # without our layers
+    stock.load_state_dict(model.state_dict())
     seconds: dict[str, list[float]] = {"usual": [], "ours": []}
     with tempfile.TemporaryDirectory() as folder:
         store = SnapshotStore(RunPaths("benchmark", Path(folder)))
         store.create({"axes": axis_labels(model, probes)})
         for repeat in range(repeats + 1):  # the first one warms up
             started = time.perf_counter()
-            found = usual_snapshot(model, probes, before)
+            found = usual_snapshot(stock, probes, before)
             (Path(folder) / "usual.json").write_text(json.dumps(found))
             middle = time.perf_counter()
             arrays, _ = timed_capture(model, probes, SAME_CONTENT, base, {})

@@ -26,7 +26,7 @@ from gpt2_interp.observation import PAD_ID
 
 
 def gradient_pass(
-    gpt2: GPT2LMHeadModel, examples: Sequence[Example], halves: Sequence[int], max_batch_tokens: int = 1024
+    gpt2: GPT2LMHeadModel, examples: Sequence[Example], halves: Sequence[int], max_batch_tokens: int = 512
 ) -> dict[str, np.ndarray]:
     """probe_grad, probe_grad_cosine: each [matrix]; ablation_approx: [example, layer, head]; float32.
 
