@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole experiment: set-up -> fine-tune -> latent space -> figures and report.
 #
-#   ./run_experiment.sh                                      the quickstart: 5 minutes on 2 CPU cores, no network needed
+#   ./run_experiment.sh                                      the quickstart: 5 to 10 minutes on 2 CPU cores, no network needed
 #   ./run_experiment.sh quickstart_lora --learning_rate 1e-3    any preset of configs/, any training flag over it
 #   ./run_experiment.sh path/to/my.yaml --run_name mine         a preset of your own
 #   ./run_experiment.sh quickstart --resume                     go on with a run that was interrupted
