@@ -46,10 +46,13 @@ def set_precision(training: TrainingArguments, precision: Precision) -> None:
 def choose_precision(wanted: str, config: GPT2Config, device: torch.device) -> Precision:
     """The wanted precision, or for "auto" what trains one block of this model faster on this device.
 
-    The lower precision is bfloat16 where the device computes it natively, else float16 (CUDA).
+    The lower precision is bfloat16 where the device computes it natively, else float16 (CUDA). A CPU without AVX-512
+    emulates bfloat16, many times slower than float32.
     """
     if wanted != "auto":
         return Precision(wanted, "as asked for")
+    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return Precision("fp32", "this processor has no fast bf16")  # measuring that took two minutes on GPT-2's shape
     lower = "fp16" if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False) else "bf16"
     try:
         seconds = block_seconds(config, device, ("fp32", lower))
