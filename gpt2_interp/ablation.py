@@ -166,7 +166,6 @@ def _loss_from(gpt2: GPT2LMHeadModel, layer: int, residual: Tensor, labels: Tens
     return row_means(token_nll(gpt2, gpt2.transformer.ln_f(residual), wanted), row, len(labels))
 
 
-def ablation_tokens(gpt2: GPT2LMHeadModel, examples: Sequence[Example]) -> int:
+def ablation_tokens(examples: Sequence[Example], n_layer: int, n_head: int) -> int:
     """Tokens of whole forward passes that `ablation_exact` is worth: a head of layer l runs the n_layer - l last."""
-    n_layer, n_head = gpt2.config.n_layer, gpt2.config.n_head
     return int(token_forwards(examples) * (2 + n_head * (n_layer + 1) / 2))

@@ -165,6 +165,6 @@ def token_forwards(examples: Sequence[Example]) -> int:
     return int(token_counts(examples).sum())
 
 
-def graft_tokens(gpt2: GPT2LMHeadModel, examples: Sequence[Example]) -> int:
+def graft_tokens(examples: Sequence[Example], n_layer: int) -> int:
     """Tokens of forward passes that `graft` runs at most, which is when every block was trained."""
-    return token_forwards(examples) * (2 + 2 * len(block_names(gpt2)))
+    return token_forwards(examples) * (2 + 2 * (2 * n_layer + 2))

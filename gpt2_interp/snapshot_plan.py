@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from gpt2_interp.ablation import ablation_tokens
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import Example
+from gpt2_interp.interventions import graft_tokens, token_forwards
 from gpt2_interp.measure_table import GROUPS, MEASURE, N_PERTURBATION, STORED
 from gpt2_interp.pace import checkpoints_after
 from gpt2_interp.probes import ProbeSet
@@ -112,18 +114,19 @@ def check_groups(wanted: Sequence[str]) -> None:
 
 def dear_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) -> float:
     """Tokens that a dear group reads, each time that it is measured twice (ablation: first and last) counted."""
-    few = sum(len(probe_set.examples[i].input_ids) for i in probe_set.few)
-    if group == "ablation":  # each head of layer l anew from that layer on
-        return 2 * few * (1 + model["n_layer"] * model["n_head"] / 2)
+    examples = [probe_set.examples[i] for i in probe_set.few]
+    if group == "ablation":
+        return 2 * ablation_tokens(examples, model["n_layer"], model["n_head"])
     if group == "graft":
-        return few * (2 + 2 * (2 * model["n_layer"] + 2))
+        return graft_tokens(examples, model["n_layer"])
     assert group == "band"
+    few = token_forwards(examples)
     sequences = sum(map(len, probe_set.sequences))
     twins = sum(len(prefix) for pair in probe_set.twins for prefix in pair.prefixes)
     return (N_PERTURBATION + 1) * ((2 if probe_set.others else 1) * few + sequences + twins)
 
 
-RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier != "light" and measure.group))
+RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier != "light"))
 
 
 def cost_lines(run: Mapping[str, Any], manifest: Mapping[str, Any], probe_set: ProbeSet) -> list[str]:

@@ -197,11 +197,11 @@ def test_what_it_costs():
     assert sum(passed) == tokens * N_LAYER
     passed.clear()
     graft(gpt2, BaseWeights(gpt2), examples)
-    assert sum(passed) == graft_tokens(gpt2, examples) * N_LAYER
+    assert sum(passed) == graft_tokens(examples, N_LAYER) * N_LAYER
     passed.clear()
     ablation_exact(gpt2, examples, [0, 1, 0, 1])
     saved = 4 * N_LAYER * N_HEAD * (len(EXAMPLES[0].input_ids) - len(EXAMPLES[0].target_ids))  # in the last MLP
-    assert sum(passed) + saved == ablation_tokens(gpt2, examples) * N_LAYER
+    assert sum(passed) + saved == ablation_tokens(examples, N_LAYER, N_HEAD) * N_LAYER
 
 
 # --- the model, as it was ----------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_a_group_that_is_named_is_measured_whatever_it_costs():
 
 def test_dear_tokens_by_hand():
     few = 64 * 202
-    assert dear_tokens("ablation", PROBES, GPT2) == 2 * few * (1 + 144 / 2)
+    assert dear_tokens("ablation", PROBES, GPT2) == 2 * few * (2 + 12 * 13 / 2)
     assert dear_tokens("graft", PROBES, GPT2) == few * (2 + 2 * 26)
     assert dear_tokens("band", PROBES, GPT2) == 20 * few
 
