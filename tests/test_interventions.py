@@ -24,6 +24,7 @@ from gpt2_interp.measures.weights import find_gpt2
 from gpt2_interp.observation import measuring
 from gpt2_interp.probe_gradient import gradient_pass
 from gpt2_interp.probes import TwinPair
+from tests.measures.test_weights import disturb
 
 N_LAYER, N_HEAD, VOCAB = 3, 2, 50
 
@@ -50,16 +51,6 @@ def tiny_lora(**settings):
     settings = {"target_modules": ["c_attn", "c_proj", "c_fc"], "init_lora_weights": False, **settings}
     torch.manual_seed(1)
     return get_peft_model(tiny(), LoraConfig(task_type="CAUSAL_LM", r=2, fan_in_fan_out=True, **settings)).eval()
-
-
-@torch.no_grad()
-def disturb(model, size: float = 0.1):
-    """Move every trainable weight a little, as training would."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter += size * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 @torch.no_grad()

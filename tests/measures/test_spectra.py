@@ -9,6 +9,7 @@ from gpt2_interp.measure_table import N_INTRUDER, N_SINGULAR
 from gpt2_interp.measures.intruders import CURVE, intruder_curve, intruders
 from gpt2_interp.measures.spectra import intruder_cosines, singular_values, spectra, stable_rank
 from gpt2_interp.measures.weights import matrix_names, weight_deltas
+from tests.measures.test_weights import disturb
 
 SHAPES = [(40, 12), (12, 40), (16, 16)]  # tall, as the embeddings; wide, as c_fc; square
 
@@ -22,15 +23,6 @@ def tiny(**overrides) -> GPT2LMHeadModel:
 def tiny_lora(**settings):
     settings = {"r": 3, "lora_alpha": 7, "target_modules": ["c_attn", "c_proj", "c_fc"], **settings}
     return get_peft_model(tiny(), LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=True, **settings))
-
-
-@torch.no_grad()
-def disturb(model, size: float = 0.02):
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter += size * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -67,7 +59,7 @@ def slow_cosines(before, after, outputs_last: bool, count: int = N_INTRUDER) -> 
 def test_a_whole_model_against_numpy(make):
     model = make()
     base = BaseWeights(model)
-    measured = spectra(disturb(model), base)
+    measured = spectra(disturb(model, 0.02), base)
     names = matrix_names(model)
     assert measured["stable_rank"].shape == (len(names),)
     assert measured["weight_spectrum"].shape == (len(names), N_SINGULAR)
@@ -135,7 +127,7 @@ def test_what_has_not_changed():
     assert np.isnan(measured["stable_rank"]).all()
     assert (measured["weight_spectrum"][:, :12] == 0).all()
     assert (measured["intruder_cosine"] == 1).all()
-    wte = spectra(disturb(model), base)  # frozen beneath the adapters
+    wte = spectra(disturb(model, 0.02), base)  # frozen beneath the adapters
     assert np.isnan(wte["stable_rank"][0]) and (wte["intruder_cosine"][0] == 1).all()
 
 
@@ -208,7 +200,7 @@ def test_the_output_side_of_each_layer_of_gpt2():
 def test_fewer_singular_values_than_intruders_are_looked_for():
     model = tiny(n_embd=6)
     base = BaseWeights(model)
-    cosines = spectra(disturb(model), base)["intruder_cosine"]
+    cosines = spectra(disturb(model, 0.02), base)["intruder_cosine"]
     assert np.isfinite(cosines[:, :6]).all() and np.isnan(cosines[:, 6:]).all()
 
 
