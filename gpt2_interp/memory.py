@@ -71,6 +71,10 @@ def peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
+    own = Path("/proc/self/status")  # Linux; its ru_maxrss would be the parent's peak where the parent held more
+    status = dict(line.split(":", 1) for line in own.read_text().splitlines()) if own.is_file() else {}
+    if "VmHWM" in status:
+        return int(status["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
