@@ -10,14 +10,24 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Tokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.activations import NewGELUActivation
 
 from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.copying_start import start_copying
 from gpt2_interp.errors import InputError
+from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel
 from gpt2_interp.startup import is_offline
 
+
+MODEL_CLASSES = {"huggingface": GPT2LMHeadModel, "scratch": ScratchGPT2LMHeadModel}  # --implementation
 # The four published shapes; everything else (50,257 tokens, 1,024 positions) is GPT2Config's default.
 GPT2_SHAPES = {
     "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768},
@@ -87,7 +97,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerBase:
 
 def load_base(
     arguments: ModelArguments, seed: int, training_texts: Iterable[str]
-) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The untouched base in float32 and its tokenizer. Random weights depend on `seed` alone."""
     dropout = {name: getattr(arguments, name) for name in ("attn_pdrop", "resid_pdrop", "embd_pdrop")}
     if arguments.config_name:
@@ -105,7 +115,10 @@ def load_base(
             }
         )
         torch.manual_seed(seed)
-        model = GPT2LMHeadModel(config)
+        try:
+            model = MODEL_CLASSES[arguments.implementation](config)
+        except ValueError as error:  # a variant of GPT-2 that is not written out
+            raise InputError(f"--implementation {arguments.implementation}: {error}.") from None
         if arguments.copying_start:
             if config.n_layer < 2 or (config.n_embd // config.n_head) % 2:
                 raise InputError("--copying_start takes at least 2 layers, and heads of an even width.")
@@ -115,7 +128,7 @@ def load_base(
         if (Path(name) / "adapter_config.json").exists():
             raise InputError(f"{name} is a LoRA adapter: start from a whole model, such as its base.")
         tokenizer = load_tokenizer(arguments.tokenizer_name or name)
-        model = _load_weights(name, dropout)
+        model = _load_weights(name, dropout, arguments.implementation)
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: "
@@ -154,12 +167,12 @@ class FastDropout(nn.Dropout):
         return torch.where(is_dropped, 0.0, x * (65536 / (65536 - dropped)))
 
 
-def _load_weights(name: str, dropout: dict[str, float]) -> GPT2LMHeadModel:
+def _load_weights(name: str, dropout: dict[str, float], implementation: str) -> PreTrainedModel:
     try:
         config = GPT2Config.from_pretrained(name)
         if config.model_type != "gpt2":
             raise InputError(f"{name} is a {config.model_type} model; this project measures GPT-2 models.")
-        return GPT2LMHeadModel.from_pretrained(name, dtype=torch.float32, **dropout)
+        return MODEL_CLASSES[implementation].from_pretrained(name, dtype=torch.float32, **dropout)
     except (OSError, ValueError) as error:
         raise InputError(_not_found("model", name, "--model_name_or_path", error)) from None
 
