@@ -26,7 +26,6 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel
 from gpt2_interp.startup import is_offline
 
-
 MODEL_CLASSES = {"huggingface": GPT2LMHeadModel, "scratch": ScratchGPT2LMHeadModel}  # --implementation
 # The four published shapes; everything else (50,257 tokens, 1,024 positions) is GPT2Config's default.
 GPT2_SHAPES = {
