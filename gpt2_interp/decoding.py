@@ -73,8 +73,8 @@ def generate(
     context: the autocast of training, if any. streamer: gets the prompt and then each token of a single prompt's single
     sequence, as in transformers; not for beam search, whose tokens are settled at the end only.
     on_batch: called with (indices of the prompts that were finished, their results) after each batch.
-    Raises InputError for settings that make no sense and for prompts without room; GenerationInterrupted on Ctrl-C: what
-    `on_batch` was given stays good. The global random state and the model's mode are left as they were.
+    Raises InputError for settings that make no sense and for prompts without room; GenerationInterrupted on Ctrl-C:
+    what `on_batch` was given stays good. The global random state and the model's mode are left as they were.
     """
     settings = settings.checked().filled()
     limit = model.config.n_positions

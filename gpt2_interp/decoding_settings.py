@@ -57,13 +57,13 @@ SETTINGS: dict[str, Setting] = {
     "num_beams": Setting(int, "beam: continuations kept at each step (4).", ("beam",), 4, least=2, most=1000),
     "early_stopping": Setting(
         bool,
-        "beam: stop as soon as num_beams continuations have ended, though a better one may follow.",
+        "beam: stop as soon as num_beams continuations have ended, though a better one may come.",
         ("beam",),
         False,
     ),
     "length_penalty": Setting(
         float,
-        "beam: log-probabilities are divided by length ** this; above 0 prefers longer texts, below 0 shorter ones (1).",
+        "beam: log-probabilities are divided by length ** this; above 0 favours long texts, below 0 short ones (1).",
         ("beam",),
         1.0,
         least=-10,
@@ -74,7 +74,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "repetition_penalty": Setting(
         float,
-        "Logits of tokens that occurred, the prompt's included, are divided by this (multiplied below 0); 1 is off (1).",
+        "Logits of tokens that occurred (in the prompt too) are divided by this, negative ones multiplied; 1 is off (1).",
         default=1.0,
         above=0,
         most=100,
@@ -84,14 +84,14 @@ SETTINGS: dict[str, Setting] = {
     ),
     "top_k": Setting(
         int,
-        "Draw among the k likeliest tokens only (50 with --decoding top_k, else all).",
+        "Draw among the k likeliest tokens (50 with --decoding top_k).",
         TRUNCATED,
         {"top_k": 50},
         least=1,
     ),
     "top_p": Setting(
         float,
-        "Draw among the fewest tokens that together have probability p, after top_k (0.9 with --decoding top_p, else 1).",
+        "Draw among the fewest tokens that have probability p together, after top_k (0.9 with --decoding top_p).",
         TRUNCATED,
         {"top_p": 0.9},
         above=0,
@@ -226,8 +226,8 @@ class DecodingSettings:
             return min(left, filled.max_new_tokens)
         if filled.max_length <= prompt_length:
             raise InputError(
-                f"the prompt's {prompt_length} tokens leave nothing of --max_length {filled.max_length}: raise it, or use "
-                f"--max_new_tokens, which does not count the prompt."
+                f"the prompt's {prompt_length} tokens leave nothing of --max_length {filled.max_length}: raise it, or "
+                f"use --max_new_tokens, which does not count the prompt."
             )
         return min(left, filled.max_length - prompt_length)
 

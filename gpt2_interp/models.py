@@ -146,8 +146,8 @@ def load_trained(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model for use: in eval mode, float32, on the best device there is, with its tokenizer.
 
-    path: a folder with a whole model, a name on the Hub, or a folder with a LoRA adapter, which is merged into its base:
-    `base_model`, or the one that adapter_config.json names. Raises InputError.
+    path: a folder with a whole model, a name on the Hub, or a folder with a LoRA adapter, which is merged into
+    its base: `base_model`, or the one that adapter_config.json names. Raises InputError.
     """
     folder = Path(path)
     adapter = folder / "adapter_config.json"
@@ -173,8 +173,8 @@ def load_trained(
         tokenizer = load_tokenizer(path)
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
-            f"{path}: the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: they don't "
-            f"belong together."
+            f"{path}: the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: "
+            f"they don't belong together."
         )
     return model.eval().to(best_device()), tokenizer
 
