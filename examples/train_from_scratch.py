@@ -161,14 +161,15 @@ def newest_checkpoint(output: Path) -> Path | None:
 
 def load_checkpoint(folder: Path, optimizer, schedule, kept: dict) -> list[dict]:
     """Everything as it was, but for the weights; returns what was logged until then."""
-    state = torch.load(folder / "training_state.pt", weights_only=True)
+    state = torch.load(folder / "training_state.pt", map_location="cpu", weights_only=True)
     changed = [f"--{name}" for name in kept if state["settings"].get(name) != kept[name]]
     if changed:
         raise InputError(f"{folder} was made with other settings, and can't be gone on with: {', '.join(changed)}.")
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["random"]["cpu"])
-    torch.cuda.set_rng_state_all(state["random"]["gpus"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["random"]["gpus"])
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -177,6 +178,7 @@ def load_checkpoint(folder: Path, optimizer, schedule, kept: dict) -> list[dict]
 
 def main() -> None:
     settings = parse_arguments()
+    transformers.logging.disable_progress_bar()  # of reading and writing files
     output = Path(settings.output_dir)
     checkpoint = newest_checkpoint(output)
     if checkpoint and not settings.resume:
@@ -256,11 +258,11 @@ def parse_arguments() -> argparse.Namespace:
     flag("max_steps", 400, "optimizer steps")
     flag("learning_rate", 1e-3, "highest learning rate")
     flag("warmup_steps", 20, "steps until it is reached")
-    flag("weight_decay", 0.1, "share of the learning rate by which weights shrink in a step")
+    flag("weight_decay", 0.1, "each step shrinks matrices by this times the learning rate")
     flag("max_grad_norm", 1.0, "longer gradients are shortened to this")
     flag("logging_steps", 10, "a line on the console every so many steps")
     flag("save_steps", 100, "an evaluation and a checkpoint every so many steps")
-    flag("seed", 0, "of weights, order and sample text")
+    flag("seed", 0, "what weights, order, dropout and sample text follow from")
     flag("prompt", "", "what the sample text begins with")
     settings = parser.parse_args()
     for name, value in vars(settings).items():
