@@ -10,10 +10,10 @@ This is the Trainer of gpt2_summarization.py without all that is around it. From
 weights and the same order of blocks, and have the same losses (a test holds them together), as long as there is no
 dropout, whose random numbers they draw differently. Flags of the same name mean the same there; the others are
 
-    python gpt2_summarization.py --run_name book --task creative_writing --text_unit document --implementation scratch \\
-        --validation_file OTHER.txt --test_file OTHER.txt --tokenizer_name assets/tiny_gpt2 --config_name gpt2 \\
-        --config_overrides n_layer=4,n_head=4,n_embd=128,n_positions=128 --resid_pdrop 0 --embd_pdrop 0 \\
-        --train_sampling_strategy random --precision fp32 --lr_scheduler_type linear
+    python gpt2_summarization.py --run_name book --task creative_writing --text_unit document \\
+        --implementation scratch --validation_file OTHER.txt --test_file OTHER.txt --tokenizer_name assets/tiny_gpt2 \\
+        --config_name gpt2 --config_overrides n_layer=4,n_head=4,n_embd=128,n_positions=128 --resid_pdrop 0 \\
+        --embd_pdrop 0 --train_sampling_strategy random --precision fp32 --lr_scheduler_type linear
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--train_file", required=True, help="plain text (.txt)")
     parser.add_argument("--validation_file", help="text to evaluate on (the last tenth of the blocks)")
     parser.add_argument("--output_dir", required=True, help="folder of the checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output_dir, if there is one")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output_dir, if any")
     flag("tokenizer_name", str(Path(__file__).resolve().parents[1] / "assets" / "tiny_gpt2"), "folder with a tokenizer")
     flag("n_layer", 4, "blocks of the model")
     flag("n_head", 4, "heads of a block")

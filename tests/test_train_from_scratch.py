@@ -1,6 +1,7 @@
 """examples/train_from_scratch.py against the Trainer's own run, and against itself after a kill."""
 
 import json
+import math
 import os
 import runpy
 import signal
@@ -46,7 +47,7 @@ def read_log(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-# --- the Trainer's curve -----------------------------------------------------------------------------------------------
+# --- the Trainer's curve ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -84,7 +85,7 @@ def test_losses_gradients_and_weights_are_the_trainers(real_data, toy_base, tmp_
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
 
 
-# --- killed, and gone on with ------------------------------------------------------------------------------------------
+# --- killed, and gone on with ----------------------------------------------------------------------------------------
 
 SHORT = [
     *SHAPE, "--block_size=16", "--per_device_train_batch_size=3", "--max_steps=12", "--save_steps=4",
@@ -159,7 +160,7 @@ def test_the_checkpoint_is_a_model_like_any_other(flags, straight, toy_base):
     tokenizer = load_tokenizer(str(straight))
     blocks = train_from_scratch.read_blocks(flags[0].split("=")[1], tokenizer, 16)
     total = tokens = 0
-    for block in blocks[-(-(-len(blocks) // 10)) :]:
+    for block in blocks[-math.ceil(len(blocks) / 10) :]:
         ids = torch.tensor([block])
         with torch.no_grad():
             total += model(ids, labels=ids).loss.item() * (len(block) - 1)
@@ -178,7 +179,7 @@ def test_it_tells_how_it_goes_and_what_it_learned(flags, tmp_path, capsys):
     assert "step" not in again.split("\n", 1)[1] and again.endswith(sample)
 
 
-# --- bad input ---------------------------------------------------------------------------------------------------------
+# --- bad input -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
