@@ -142,9 +142,12 @@ def load_base(
 
 
 def load_trained(
-    path: str, implementation: str = "huggingface", base_model: str | None = None
+    path: str,
+    implementation: str = "huggingface",
+    base_model: str | None = None,
+    device: torch.device | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model for use: in eval mode, float32, on the best device there is, with its tokenizer.
+    """A model for use: in eval mode, float32, on `device` (by default the best there is), with its tokenizer.
 
     path: a folder with a whole model, a name on the Hub, or a folder with a LoRA adapter, which is merged into
     its base: `base_model`, or the one that adapter_config.json names. Raises InputError.
@@ -176,7 +179,7 @@ def load_trained(
             f"{path}: the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: "
             f"they don't belong together."
         )
-    return model.eval().to(best_device()), tokenizer
+    return model.eval().to(device or best_device()), tokenizer
 
 
 def best_device() -> torch.device:
