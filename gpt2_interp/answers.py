@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from gpt2_interp.decoding_settings import DecodingSettings
+
 TOKEN_WIDTH = 18  # columns of a token in the table of probabilities
 
 
@@ -159,3 +161,17 @@ def _table(choices: Sequence[TokenChoice]) -> Iterator[str]:
 def quoted(text: str) -> str:
     """In quotation marks, with line breaks and tabs visible: a token's spaces belong to it."""
     return json.dumps(text, ensure_ascii=False)
+
+
+OFF = {"no_repeat_ngram": 0, "repetition_penalty": 1, "num_sequences": 1}  # what changes nothing is not worth a word
+
+
+def described(settings: DecodingSettings) -> str:
+    """The settings that have an effect, on a line: "top_p: temperature 1, top_p 0.9, max_new_tokens 100, seed 42" """
+    values = settings.filled().given()
+    method = values.pop("decoding")
+    return f"{method}: " + ", ".join(f"{name} {plain(value)}" for name, value in values.items() if OFF.get(name) != value)
+
+
+def plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -30,18 +30,19 @@ GENERAL = {
         "Two strangers meet on a night train, and one of them knows the other's future.",
     ],
     "summarization": [
-        "The city council voted on Tuesday to close the old harbour bridge for eighteen months. Engineers found cracks in "
-        "two of its pillars during an inspection in March, and said that the bridge could no longer carry lorries. About "
-        "20,000 people cross it every day. A ferry will run every ten minutes, free of charge, until the repairs are done. "
-        "Shop owners on the northern bank fear for their business and have asked the city for help.",
-        "A team of biologists has found a frog that was believed to be extinct for sixty years. The small brown animal was "
-        "heard before it was seen: a student recorded its call in a mountain valley in January. The team returned with "
-        "lamps and counted eleven adults beside a stream. The valley is to become a reserve, the ministry said on Friday, "
-        "and its exact location will be kept secret to protect the animals.",
-        "The national women's team won the final 3-2 after extra time on Sunday, in front of 64,000 spectators. They were "
-        "two goals behind at half-time. The captain, who had been injured for most of the season, came on in the 70th "
-        "minute and scored twice. It is the team's first title in twenty-two years. The coach announced after the match "
-        "that she would retire at the end of the year.",
+        "The city council voted on Tuesday to close the old harbour bridge for eighteen months. Engineers found "
+        "cracks in two of its pillars during an inspection in March, and said that the bridge could no longer "
+        "carry lorries. About 20,000 people cross it every day. A ferry will run every ten minutes, free of "
+        "charge, until the repairs are done. Shop owners on the northern bank fear for their business and have "
+        "asked the city for help.",
+        "A team of biologists has found a frog that was believed to be extinct for sixty years. The small brown "
+        "animal was heard before it was seen: a student recorded its call in a mountain valley in January. The "
+        "team returned with lamps and counted eleven adults beside a stream. The valley is to become a reserve, "
+        "the ministry said on Friday, and its exact location will be kept secret to protect the animals.",
+        "The national women's team won the final 3-2 after extra time on Sunday, in front of 64,000 spectators. "
+        "They were two goals behind at half-time. The captain, who had been injured for most of the season, came "
+        "on in the 70th minute and scored twice. It is the team's first title in twenty-two years. The coach "
+        "announced after the match that she would retire at the end of the year.",
     ],
 }  # fmt: skip
 
@@ -67,9 +68,9 @@ def _of_its_run(folder: Path) -> list[str]:
 
 def _of_the_embedded_world(task: str) -> list[str]:
     if task == "summarization":
-        return [row["source"] for row in news_rows(COUNT, split="test")]
+        return [row["article"] for row in news_rows(COUNT, split="test")]
     stories = story_rows(COUNT, split="test")
-    return [row["source"] if task == "creative_writing" else _opening(row["target"]) for row in stories]
+    return [row["prompt"] if task == "creative_writing" else _opening(row["story"]) for row in stories]
 
 
 def _is_embedded(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -1,9 +1,9 @@
 """A file of prompts -> a file of answers: in batches, one JSON object a line, and never lost.
 
 Each answer is written as soon as its batch is done, so the file can be read while it grows, and a stopped run goes on
-where it stopped: what is in the file is kept, and checked to be of the same model, settings and prompts. Shorter prompts
-come first, because a batch is as long as its longest prompt; when all are answered the lines are put into the order of
-the prompts.
+where it stopped: what is in the file is kept, and checked to be of the same model, settings and prompts. Shorter
+prompts come first, because a batch is as long as its longest prompt; when all are answered the lines are put into the
+order of the prompts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from gpt2_interp.snapshots import write_atomically
 if TYPE_CHECKING:  # it imports torch, and mistakes in the file of prompts are found before that
     from gpt2_interp.text_model import TextModel
 
+ANSWER_FIELDS = {"line", "prompt", "model", "weights", "settings", "sequences"}  # of each line of the file of answers
+BEGINNING = b'{"line": '  # of each of its lines, and so of half a line
 PROMPT_COLUMNS = ("prompt", "article", "text", "source")  # a line has one of them, or --text_column says which
 
 
@@ -116,7 +118,7 @@ def check_output(path: Path, prompts_file: Path | None, is_fresh: bool) -> None:
     if path.is_dir():
         raise InputError(f"--output_file {path} is a folder: give a file in it, such as {path / 'answers.jsonl'}.")
     if path.exists() and not path.is_file():
-        raise InputError(f"--output_file {path} is no ordinary file, and what is written must be readable: give another.")
+        raise InputError(f"--output_file {path} is no ordinary file: give the path of one.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"the folder of --output_file {path} does not exist: make it first, or check the path.")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
@@ -126,14 +128,13 @@ def check_output(path: Path, prompts_file: Path | None, is_fresh: bool) -> None:
 
 
 class AnswersFile:
-    """The growing file of answers. Only whole lines count; what a kill left of the last one is cut off.
+    """The growing file of answers. Only whole lines count. Nothing is written to a file that holds anything else.
 
     Use as a context manager; meanwhile no second process can write to it.
     """
 
     def __init__(self, path: Path, overwrite: bool = False):
         self.path, self.overwrite = path, overwrite
-        self.repaired = False  # whether half a line was cut off
 
     def __enter__(self) -> AnswersFile:
         try:
@@ -151,17 +152,10 @@ class AnswersFile:
             pass  # a file system that knows no locks
         if self.overwrite:
             self.file.truncate(0)
-        self._cut_half_line()
         return self
 
     def __exit__(self, *exception) -> None:
         self.file.close()
-
-    def _cut_half_line(self) -> None:
-        data = self._read()
-        whole = data.rfind(b"\n") + 1
-        self.repaired = whole < len(data)
-        self.file.truncate(whole)
 
     def _read(self) -> bytes:
         self.file.seek(0)
@@ -169,16 +163,31 @@ class AnswersFile:
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(line, record) of what is there. Raises InputError for a line that this script can't have written."""
-        for number, line in enumerate(self._read().split(b"\n")[:-1], 1):
+        *lines, half = self._read().split(b"\n")
+        for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
-                assert {"line", "prompt", "model", "weights", "settings", "sequences"} <= set(record)
-            except (ValueError, AssertionError, TypeError):
-                raise InputError(
-                    f"{self.path}, line {number} is no answer of this script: give another --output_file, or "
-                    f"--overwrite to begin anew."
-                ) from None
+                is_answer = isinstance(record, dict) and set(record) >= ANSWER_FIELDS
+            except ValueError:
+                is_answer = False
+            if not is_answer:
+                raise self._foreign(number)
             yield number, record
+        if not half.startswith(BEGINNING[: len(half)]):
+            raise self._foreign(len(lines) + 1)
+
+    def _foreign(self, number: int) -> InputError:
+        return InputError(
+            f"--output_file {self.path}, line {number} is no answer of this script: give another file, or --overwrite "
+            f"to begin anew."
+        )
+
+    def cut_half_line(self) -> bool:
+        """Take away what a kill left of the last line, once `done` has found all to be ours. Whether there was any."""
+        data = self._read()
+        whole = data.rfind(b"\n") + 1
+        self.file.truncate(whole)
+        return whole < len(data)
 
     def done(self, prompts: Sequence[PromptLine], source: dict[str, Any], probabilities: bool) -> set[int]:
         """Lines of the prompts that are answered already. Raises InputError if the answers are not to these prompts, or
@@ -260,7 +269,7 @@ def answer_file(
     done is kept.
     """
     done = out.done(prompts, model.source(settings), probabilities)
-    if out.repaired:
+    if out.cut_half_line():
         say(f"{out.path}: half a line at its end, of a run that was killed, was cut off")
     if done:
         say(f"{out.path}: {len(done)} of {len(prompts)} prompts are answered already, going on with the others")

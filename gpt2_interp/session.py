@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NoReturn, TextIO
+from typing import BinaryIO, TextIO
 
-from gpt2_interp.answers import Answer, json_line, model_header, shown
+from gpt2_interp.answers import Answer, described, json_line, model_header, plain, shown
 from gpt2_interp.decoding_settings import SETTINGS, DecodingSettings
 from gpt2_interp.errors import InputError, is_out_of_memory
 from gpt2_interp.example_prompts import example_prompts
+from gpt2_interp.local_files import whole_text
 from gpt2_interp.text_model import TextModel
 
 SIGN = "> "
@@ -93,10 +96,6 @@ class Entry:
     answers: list[Answer]
 
 
-class Quit(Exception):
-    """/quit"""
-
-
 class Session:
     """What is asked, how, and of which models.
 
@@ -115,11 +114,13 @@ class Session:
         probabilities: bool = False,
         as_json: bool = False,
         aloud: bool = False,
+        batch_size: int = 16,
     ):
         self.models, self.settings, self.load, self.out, self.err = models, settings, load, out, err
-        self.probabilities, self.as_json, self.aloud = probabilities, as_json, aloud
+        self.probabilities, self.as_json, self.aloud, self.batch_size = probabilities, as_json, aloud, batch_size
         self.entries: list[Entry] = []
         self.saved_to: set[Path] = set()
+        self.is_over = False
 
     def say(self, text: str) -> None:
         print(text, file=self.err, flush=True)
@@ -153,7 +154,7 @@ class Session:
         if len(self.models) > 1 and not self.as_json:
             self.out.write(model_header(model.path))
         aloud = self.out if self.aloud and not self.as_json and settings.decoding != "beam" else None
-        answer = model.answer(prompt, settings, self.probabilities, aloud=aloud)
+        answer = model.answer(prompt, settings, self.probabilities, self.batch_size, aloud)
         if self.as_json:
             self.out.write(json_line(answer.record()))
         elif aloud is None:
@@ -167,27 +168,26 @@ class Session:
         """Until the end of the input or /quit. Raises KeyboardInterrupt on Ctrl-C where nobody sits at a terminal, and
         at a terminal when it comes twice at the sign."""
         warned = False
-        while True:
+        while not self.is_over:
             try:
                 line, is_prompt = self._read(lines)
             except InputError as problem:
                 self.say(f"error: {problem}")
                 continue
             except KeyboardInterrupt:
+                if lines.is_terminal:
+                    self.say("")
                 if warned or not lines.is_terminal:
                     raise
                 warned = True
-                self.say("\n/quit leaves the session, and so does Ctrl-C once more")
+                self.say("/quit leaves the session, and so does Ctrl-C once more")
                 continue
             warned = False
             if line is None:
                 if lines.is_terminal:
                     self.say("")
                 return
-            try:
-                self.handle(line, is_prompt, lines.is_terminal)
-            except Quit:
-                return
+            self.handle(line, is_prompt, lines.is_terminal)
 
     def _read(self, lines: PipeLines | TerminalLines) -> tuple[str | None, bool]:
         """(a line, whether it must be a prompt); between two lines of \"\"\" stands one prompt, which may be empty."""
@@ -200,8 +200,8 @@ class Session:
         return "\n".join(block), True
 
     def handle(self, line: str, is_prompt: bool, is_terminal: bool) -> None:
-        """One command or prompt. Whatever goes wrong is said in a sentence. Raises Quit, and KeyboardInterrupt where
-        nobody sits at a terminal."""
+        """One command or prompt. Whatever goes wrong is said in a sentence. Raises KeyboardInterrupt where nobody
+        sits at a terminal."""
         count = len(self.entries)
         try:
             if is_prompt:
@@ -219,20 +219,21 @@ class Session:
         except KeyboardInterrupt:
             if not is_terminal:
                 raise
-            self.say("stopped" if len(self.entries) > count else "stopped: there is nothing to keep")
+            if len(self.entries) == count:
+                self.say("\nstopped: there is nothing to keep")
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self.say(f"error: {OUT_OF_MEMORY}")
 
     def command(self, line: str) -> Entry | None:
-        """Raises InputError, Quit."""
+        """Raises InputError."""
         name, _, rest = line[1:].strip().partition(" ")
         command = COMMANDS.get(name)
         if command is None:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f"did you mean /{near[0]}?" if near else "/help lists them."
-            raise InputError(f"there is no command /{name}: {hint} A prompt that begins with / takes another one before it.")
+            raise InputError(f"there is no command /{name}: {hint} (// begins a prompt with /.)")
         return command.do(self, rest.strip())
 
     # --- commands ----------------------------------------------------------------------------------------------
@@ -252,7 +253,9 @@ class Session:
         for name, command in COMMANDS.items():
             usage = f"/{name} {command.usage}"
             self.say(f"  {usage:<{width}}  {command.help}")
-        self.say(f"A line is a prompt. One of several lines stands between two lines of {BLOCK}. // begins a prompt with /.")
+        self.say(
+            f"A line is a prompt; // begins one with /. A prompt of several lines stands between lines of {BLOCK}."
+        )
 
     def examples(self) -> list[str]:
         main = self.models[0]
@@ -303,7 +306,8 @@ class Session:
                 continue
             value = getattr(filled, name)
             mark = "*" if name in given else " "
-            self.say(f" {mark} {name:<18} {'-' if value is None else _plain(value):<8}  {setting.help}")
+            line = f" {mark} {name:<18} {'-' if value is None else plain(value):<8}  {setting.help}"
+            self.say(textwrap.fill(line, max(60, shutil.get_terminal_size().columns), subsequent_indent=" " * 32))
         if idle:
             self.say(f"With other methods also {', '.join(idle)}.")
         self.say("* was given; /set NAME VALUE changes one, /set NAME default takes it back.")
@@ -321,7 +325,7 @@ class Session:
             raise InputError("there is no prompt yet to answer again.")
         filled = self.settings.filled()
         if not self.settings.is_random:
-            raise InputError(f"{filled.decoding} decoding would write the same again: /set decoding top_p draws another.")
+            raise InputError(f"{filled.decoding} decoding writes the same again: /set decoding top_p draws another.")
         last = self.entries[-1]
         seeds = [one.seed for answer in last.answers for one in answer.sequences if one.seed is not None]
         return self.ask(last.prompt, replace(self.settings, seed=max(seeds, default=filled.seed - 1) + 1).checked())
@@ -344,7 +348,7 @@ class Session:
         self.say(f"probabilities are {'on' if self.probabilities else 'off'}")
 
     def ask_file(self, rest: str) -> Entry:
-        return self.ask(read_text(rest, "/file"))
+        return self.ask(whole_text(rest, "/file"))
 
     def save(self, rest: str, replace_it: bool = False) -> None:
         if not rest:
@@ -369,8 +373,8 @@ class Session:
     def save_over(self, rest: str) -> None:
         self.save(rest, replace_it=True)
 
-    def quit(self, rest: str) -> NoReturn:
-        raise Quit
+    def quit(self, rest: str) -> None:
+        self.is_over = True
 
 
 @dataclass(frozen=True)
@@ -399,35 +403,24 @@ COMMANDS = {
 COMPLETIONS = [*(f"/{name}" for name in COMMANDS), *SETTINGS]
 
 _TASK_WORDS = {
-    "text": "a prompt is gone on from",
-    "summarization": "a prompt is an article, and the answer its summary",
-    "creative_writing": "a prompt says what to write about, and the answer is the story",
+    "text": "the text goes on from your prompt",
+    "summarization": "your prompt is an article, and the answer its summary",
+    "creative_writing": "your prompt says what to write about, and the answer is the story",
 }
 
 
 # --- words -----------------------------------------------------------------------------------------------------
 
 
-def described(settings: DecodingSettings) -> str:
-    """The settings that have an effect, on a line: "top_p: top_p 0.9, temperature 1, ..." """
-    values = settings.filled().given()
-    method = values.pop("decoding")
-    return f"{method}: " + ", ".join(f"{name} {_plain(value)}" for name, value in values.items())
-
-
 def described_record(answer: Answer) -> str:
     return described(DecodingSettings(**answer.source["settings"]))
 
 
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _summary(answer: Answer, seconds: float) -> str:
-    """"[37 tokens in 1.2 s, end of text]" """
+    """ "[37 tokens in 1.2 s; ended: end of text]" """
     tokens = " + ".join(str(len(one.tokens)) for one in answer.sequences) or "0"
     ends = list(dict.fromkeys(one.ended for one in answer.sequences)) or ["interrupted"]
-    return f"[{tokens} tokens in {seconds:.1f} s, {', '.join(ends)}]"
+    return f"[{tokens} tokens in {seconds:.1f} s; ended: {', '.join(ends)}]"
 
 
 def shortened(text: str, width: int = 100) -> str:
@@ -443,15 +436,3 @@ def _chosen(things: list, rest: str, command: str, name: str):
     if not rest.isdecimal() or not 1 <= int(rest) <= len(things):
         raise InputError(f"write {command} and a number from 1 to {len(things)}.")
     return things[int(rest) - 1]
-
-
-def read_text(path: str, flag: str) -> str:
-    """A whole file as one text. Raises InputError, which names `flag`."""
-    if not path:
-        raise InputError(f"write {flag} FILE.")
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{flag} {path} is not UTF-8 text: convert it first.") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise InputError(f"{flag} {path} can't be read ({getattr(error, 'strerror', error)}).") from None

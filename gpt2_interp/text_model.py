@@ -1,4 +1,4 @@
-"""A checkpoint that answers prompts: model, tokenizer, the task it was trained for, and how a prompt becomes an Answer."""
+"""A checkpoint that answers prompts: model, tokenizer, its task, and how a prompt becomes an Answer."""
 
 from __future__ import annotations
 
@@ -126,9 +126,7 @@ class TextModel:
         stream = TextStream(self.tokenizer, page.write)
         one = None
         try:
-            ((one,),) = generate(
-                self.model, self.tokenizer, [prompt.ids], alone, seeds=[seed or 0], streamer=stream
-            )
+            ((one,),) = generate(self.model, self.tokenizer, [prompt.ids], alone, seeds=[seed or 0], streamer=stream)
         except GenerationInterrupted as stop:
             one = next(iter(stop.results[0]), None)
             raise
@@ -178,7 +176,7 @@ class TextModel:
 
     def _candidate(self, token: int, probability: float) -> Candidate:
         text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        if "\N{REPLACEMENT CHARACTER}" in text:  # part of a character: its bytes, which the vocabulary writes as letters
+        if "\N{REPLACEMENT CHARACTER}" in text:  # part of a character, so its bytes: a vocabulary has letters for them
             letters = self.tokenizer.convert_ids_to_tokens(token)
             text = "".join(f"<{_BYTES[letter]:02X}>" for letter in letters)
         return Candidate(token, text, probability)
