@@ -31,6 +31,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from gpt2_interp import prompts_file, startup
 from gpt2_interp.answers import described
@@ -44,7 +45,7 @@ IMPLEMENTATIONS = ("huggingface", "scratch")
 OUT_OF_MEMORY = "lower --batch_size, --num_sequences, --num_beams or --max_new_tokens, or take a smaller model."
 
 # Flags that have no effect everywhere -> the ways of asking in which they have one.
-PROMPT, FILE, SESSION = "a prompt", "--prompts_file", "an interactive session"
+PROMPT, FILE, SESSION = "with a single prompt", "with --prompts_file", "in an interactive session"
 EFFECTS = {
     "output_file": (PROMPT, FILE),
     "overwrite": (PROMPT, FILE),
@@ -95,10 +96,15 @@ def main(argv: list[str] | None = None) -> None:
 # --- the flags -----------------------------------------------------------------------------------------------------
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; --help tells of all flags.")
+
+
 def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, DecodingSettings]:
     """Raises InputError for settings and flags that make no sense together."""
     summary, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add_model_flags(parser.add_argument_group("model"))
@@ -174,7 +180,7 @@ def refuse_without_effect(arguments: argparse.Namespace) -> None:
     given = {name for name, value in vars(arguments).items() if value not in (None, False)}
     for name, ways in EFFECTS.items():
         if name in given and way not in ways:
-            raise InputError(f"--{name} has no effect in {way}, only in {' and '.join(ways)}: leave it out.")
+            raise InputError(f"--{name} has no effect {way}, only {' and '.join(ways)}: leave it out.")
     if arguments.overwrite and way == PROMPT and arguments.output_file is None:
         raise InputError("--overwrite has no effect without --output_file: leave it out.")
     for name in NOT_WITH_IMPLEMENTATIONS:

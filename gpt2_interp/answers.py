@@ -170,7 +170,8 @@ def described(settings: DecodingSettings) -> str:
     """The settings that have an effect, on a line: "top_p: temperature 1, top_p 0.9, max_new_tokens 100, seed 42" """
     values = settings.filled().given()
     method = values.pop("decoding")
-    return f"{method}: " + ", ".join(f"{name} {plain(value)}" for name, value in values.items() if OFF.get(name) != value)
+    words = [f"{name} {plain(value)}" for name, value in values.items() if OFF.get(name) != value]
+    return f"{method}: {', '.join(words)}"
 
 
 def plain(value: object) -> str:

@@ -42,6 +42,10 @@ GPT2_SHAPES = {
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """A tokenizer by name or folder; vocab.json and merges.txt are enough. Raises InputError."""
     folder = Path(name_or_path)
+    if folder.is_dir() and not any((folder / file).is_file() for file in ("tokenizer.json", "merges.txt")):
+        raise InputError(  # AutoTokenizer would make one without words
+            f"{name_or_path} has no tokenizer (tokenizer.json, or vocab.json and merges.txt): put its files there."
+        )
     try:
         if folder.is_dir() and not (folder / "tokenizer.json").exists() and (folder / "merges.txt").exists():
             tokenizer = GPT2Tokenizer.from_pretrained(folder)  # AutoTokenizer wants a config.json too

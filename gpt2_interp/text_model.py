@@ -189,8 +189,11 @@ def usable_device(name: str) -> torch.device:
     """Raises InputError for a device that torch does not know or this machine does not have."""
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+    except RuntimeError:
+        raise InputError(f"--device {name} is not known: use cpu, cuda, cuda:1 or mps, or leave it out.") from None
+    try:
+        torch.ones(1, device=device).tolist()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0][:150]
+        reason = next(iter(str(error).strip().splitlines()), "")[:150]
         raise InputError(f"--device {name} can't be used here ({reason}): use cpu, or leave it out.") from None
     return device
