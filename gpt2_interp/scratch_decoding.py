@@ -15,7 +15,7 @@ and seed. The order of operations is therefore its order:
     logits -> repetition penalty -> n-gram ban -> temperature -> top-k -> top-p -> softmax -> draw
     logits -> log softmax -> repetition penalty -> n-gram ban -> sum over the beam -> the best 2 * num_beams
 
-Where a paper says it differently, or transformers has more to say, a line beginning with "Note" stands where it happens.
+Where a paper says it differently, or transformers does more, a line beginning with "Note" stands where it happens.
 A batch of prompts, several draws for one prompt and defaults are not here: `gpt2_interp/decoding.py` has them.
 """
 
@@ -23,13 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-if TYPE_CHECKING:
-    from gpt2_interp.decoding_settings import DecodingSettings
+from gpt2_interp.decoding_settings import DecodingSettings
 
 Ids = Sequence[int]  # tokens
 IMPOSSIBLE = -1e9  # below the score of any text
@@ -163,8 +162,7 @@ def beam_search(
     candidates the best are kept: those that end become finished, the others run on.
 
     Note: the score of a finished text is log P / length ** length_penalty, length counting new tokens and the end of
-    text (Wu et al. 2016, equation 14, divide by ((5 + length) / 6) ** alpha and add a coverage term; the idea is theirs,
-    the formula is not). Log P is after the penalties, which in a beam search change log probabilities, not logits: a
+    text. (Wu et al. 2016, equation 14, divide by ((5 + length) / 6) ** alpha and add a coverage term.) Log P is after the penalties, which in a beam search change log probabilities, not logits: a
     log probability is never positive, so a repeated token's is always multiplied.
     """
     beams = torch.tensor([list(prompt_ids)] * num_beams, device=model.device)  # [num_beams, L], all the same
