@@ -255,10 +255,10 @@ def save(path: Path, session) -> None:
 
 def compare_implementations(arguments, text: str, settings: DecodingSettings) -> None:
     from gpt2_interp.implementation_comparison import compare
+    from gpt2_interp.prompting import trained_task
 
-    found = compare(
-        arguments.model_path, text, settings, task=arguments.task or "text", base_model=arguments.base_model
-    )
+    task = arguments.task or (trained_task(arguments.model_path) or {}).get("task", "text")
+    found = compare(arguments.model_path, text, settings, task=task, base_model=arguments.base_model)
     print(json.dumps(dataclasses.asdict(found), ensure_ascii=False) if arguments.json else found)
 
 

@@ -281,21 +281,19 @@ def answer_file(
         except InputError as problem:
             problems.append(f"line {line.number}: {problem}")
     _say_notes([line for line, prompt in zip(lines, built, strict=True) if prompt.note], say)
-    count = len(done)
 
     def on_answers(answers: list[tuple[int, Answer]]) -> None:
-        nonlocal count
         out.append([{**lines[i].record(), **answer.record()} for i, answer in answers])
-        count += len(answers)
 
     try:
         if built:
             model.answer_many(built, settings, on_answers, batch_size, probabilities)
         _sort(out, say)
     except KeyboardInterrupt:
+        count = sum(1 for _ in out.records())
         message = f"interrupted: {count} of {len(prompts)} answers are in {out.path}; the same command goes on"
         raise Interrupted(message, signal.SIGINT) from None
-    say(f"{count} answers are in {out.path}")
+    say(f"{len(done) + len(built)} answers are in {out.path}")
     return problems
 
 
