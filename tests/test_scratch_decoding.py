@@ -167,8 +167,15 @@ def test_sampling(small, name, algorithm, settings):
     assert len({tuple(text) for text in texts}) > 2
 
 
+def test_sequences_of_one_call_share_their_random_numbers(small):
+    """Why the k-th of several sequences is compared by a seed of its own."""
+    _, hugging_face = small
+    alone = theirs(hugging_face, PROMPTS[0], Rules(12), 3)[0]
+    assert alone not in theirs(hugging_face, PROMPTS[0], Rules(12), 3, num_return_sequences=2)
+
+
 def test_the_cache_changes_nothing(small):
-    """Greedy and beam against the definition: everything read anew for every token."""
+    """Greedy search as it is defined: everything read anew for every token."""
     own, _ = small
     ids = list(PROMPTS[1])
     for _ in range(10):
