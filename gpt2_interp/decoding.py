@@ -10,6 +10,7 @@ numbers that `torch.manual_seed(seed); model.generate(do_sample=True)` draws, an
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -280,7 +281,7 @@ class _Limits(StoppingCriteria):
 @contextlib.contextmanager
 def _positions_within(model, last: int) -> Iterator[None]:
     """Where a long and a short prompt share a batch, rows that are already full go on while others are written: keep
-    their positions, which nobody reads any more, inside the context."""
+    their positions, which nobody reads any more, inside the context, and transformers' reminder of its end unsaid."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     limit = inner.config.n_positions
     if last <= limit:
@@ -291,9 +292,13 @@ def _positions_within(model, last: int) -> Iterator[None]:
         return args, {**kwargs, "position_ids": kwargs["position_ids"].clamp(max=limit - 1)}
 
     hook = inner.register_forward_pre_hook(clamp, with_kwargs=True)
+    logger = logging.getLogger("transformers.generation.stopping_criteria")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        logger.setLevel(level)
         hook.remove()
 
 

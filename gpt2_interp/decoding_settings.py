@@ -74,13 +74,13 @@ SETTINGS: dict[str, Setting] = {
     ),
     "repetition_penalty": Setting(
         float,
-        "Logits of tokens that occurred (in the prompt too) are divided by this, negative ones multiplied; 1 is off (1).",
+        "Logits of tokens that occurred (in the prompt too) are divided by this, negative ones multiplied; 1 is off.",
         default=1.0,
-        above=0,
+        least=0.01,  # below, float32 overflows
         most=100,
     ),
     "temperature": Setting(
-        float, "Logits are divided by this: below 1 is safer, above 1 more varied (1).", RANDOM, 1.0, above=0, most=100
+        float, "Logits are divided by this: below 1 is safer, above 1 more varied (1).", RANDOM, 1.0, 0.01, 100
     ),
     "top_k": Setting(
         int,
