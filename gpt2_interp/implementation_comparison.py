@@ -9,10 +9,11 @@ Three questions, each answered by running both sides on the CPU in float32:
    text; and when it is given ours, it must write the same.
 
 What a pipeline does with text (transformers 5.23, pipelines/text_generation.py): the prompt is tokenized as it is, with
-no template, cut or end-of-text token; nothing keeps prompt and new tokens within the context, so that a long one ends in
-an IndexError; an empty prompt begins with the bos token. What it returns begins with the prompt as it was typed, and
-special tokens are dropped from the rest; spaces are cleaned up only if the tokenizer's configuration says so. It changes
-the tokenizer that it is given to left padding. `task_specific_params` of a config.json, as GPT-2's own has, are ignored.
+no template, cut or end-of-text token; nothing keeps prompt and new tokens within the context, so that a long prompt
+fails with an IndexError; an empty one begins with the bos token. What it returns begins with the prompt as typed, and
+special tokens are dropped from the rest; spaces stay as they are (`clean_up_tokenization_spaces` is ignored for BPE).
+The tokenizer that it is given is changed to left padding. `task_specific_params` of a config.json, as GPT-2's own has,
+are ignored.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class ImplementationComparison:
 
     @property
     def agrees(self) -> bool:
-        """Own model and algorithm wrote what Hugging Face's did, generate_text.py too, and the pipeline when told how."""
+        """Own model and algorithm, transformers, generate_text.py, and the pipeline when told how: all the same."""
         same = all(c.parts_at is None and c.generate_text_agrees for c in self.continuations)
         return same and self.pipeline.explicit_parts_at is None
 
@@ -128,8 +129,7 @@ def compare(
         prompt, settings
     )
     arguments = generate_arguments(settings, room, tokenizer)
-    with torch.no_grad():
-        logits = [model(torch.tensor([prompt_ids])).logits[0] for model in (own, theirs)]  # [prompt, vocabulary] each
+    logits = [_logits(model, prompt_ids) for model in (own, theirs)]
     weights = [model.state_dict() for model in (own, theirs)]
     continuations = _continuations(own, theirs, tokenizer, prompt_ids, room, settings, arguments)
     text = prompt if task == "text" else tokenizer.decode(prompt_ids)
@@ -193,6 +193,13 @@ def _as_it_comes(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+@torch.no_grad()
+def _logits(model, ids: list[int]) -> torch.Tensor:
+    """[len(ids), vocabulary]"""
+    ids = torch.tensor([ids])
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+
+
 def _continuations(own, theirs, tokenizer, prompt_ids, room, settings, arguments) -> list[Continuation]:
     """Every sequence of both, the k-th of a sampling mode with seed + k."""
     eos = tokenizer.eos_token_id
@@ -209,9 +216,7 @@ def _continuations(own, theirs, tokenizer, prompt_ids, room, settings, arguments
         if parts_at is not None and parts_at < min(len(ours), len(others)):
             pair, before = [ours[parts_at], others[parts_at]], [*prompt_ids, *ours[:parts_at]]
             for name, model in {"scratch": own, "huggingface": theirs}.items():
-                with torch.no_grad():
-                    distribution = model(torch.tensor([before])).logits[0, -1].softmax(-1)  # [vocabulary]
-                probabilities[name] = distribution[pair].tolist()
+                probabilities[name] = _logits(model, before)[-1].softmax(-1)[pair].tolist()
         script_agrees = list(generated.ids) == [token for token in others if token != eos]
         found.append(Continuation(ours, others, script_agrees, parts_at, probabilities))
     return found

@@ -38,8 +38,8 @@ IMPOSSIBLE = -1e9  # below the score of any text
 class Rules:
     """What all five obey: where to stop, and what may not be said again.
 
-    Note: generation ends after `max_new_tokens`, whatever the context leaves: a caller checks that the prompt and they
-    fit `n_positions`. (Neither does transformers: there the position embedding raises an IndexError.)
+    Note: the caller sees to it that prompt and new tokens fit `n_positions`, else the position embedding raises an
+    IndexError; transformers does not check that either.
     """
 
     max_new_tokens: int
@@ -87,7 +87,7 @@ def ancestral_sampling(model, prompt_ids: Ids, rules: Rules, generator: Generato
 def top_k_sampling(
     model, prompt_ids: Ids, rules: Rules, generator: Generator, temperature=1.0, top_k=50, top_p=None
 ) -> list[int]:
-    """Drawn from the k most probable tokens (Fan et al. 2018, section 5.1); with `top_p` from their nucleus."""
+    """Drawn from the k most probable tokens (Fan et al. 2018); with `top_p` from their nucleus."""
 
     def choose(scores: Tensor) -> Tensor:  # [V] -> []
         scores = keep_top_k(scores / temperature, top_k)
@@ -115,8 +115,8 @@ def draw(scores: Tensor, generator: Generator) -> Tensor:
     """scores [V] -> []: a token with probability softmax(scores).
 
     Note: torch.multinomial(p, 1) takes the token with the largest p / e, with one e ~ Exp(1) for every token of the
-    vocabulary. Several sequences of one `generate` call take theirs from one stream of random numbers, row after row,
-    so only the first is what its seed alone would give; here every sequence has a generator of its own.
+    vocabulary. With num_return_sequences all sequences of a `generate` call share one stream of these, so none is what
+    its seed would give alone; here each has a generator of its own.
     """
     return torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=generator)[0]
 
@@ -134,8 +134,8 @@ def keep_top_p(scores: Tensor, p: float) -> Tensor:
     """[V] -> [V]: minus infinity outside the nucleus, the smallest set of most probable tokens with sum >= p.
 
     From the least probable upwards, a token leaves while it and all below have 1 - p or less: then those above it have
-    p or more. The most probable stays always. Summing from below is also the more accurate side in float32.
-    Note: of equally probable tokens at the border those that come last in the sorting stay, which no paper defines.
+    p or more. The most probable stays always.
+    Note: which of equally probable tokens stay at the border is left to the sorting; no paper defines it.
     """
     ascending, tokens = torch.sort(scores)  # [V], [V]
     at_or_below = torch.softmax(ascending, dim=-1).cumsum(dim=-1)  # [V]: probability of a token and all less probable
@@ -161,9 +161,9 @@ def beam_search(
     At every step the `num_beams` running texts (beams) are continued by every token, and of these num_beams * V
     candidates the best are kept: those that end become finished, the others run on.
 
-    Note: the score of a finished text is log P / length ** length_penalty, length counting new tokens and the end of
-    text. (Wu et al. 2016, equation 14, divide by ((5 + length) / 6) ** alpha and add a coverage term.) Log P is after the penalties, which in a beam search change log probabilities, not logits: a
-    log probability is never positive, so a repeated token's is always multiplied.
+    Note: a finished text's score is log P / length ** length_penalty, over new tokens, the end of text included. (Wu
+    et al. 2016, equation 14, divide by ((5 + length) / 6) ** alpha and add a coverage term.) The repetition penalty
+    changes log probabilities here, not logits: never positive, those of repeated tokens are always multiplied.
     """
     beams = torch.tensor([list(prompt_ids)] * num_beams, device=model.device)  # [num_beams, L], all the same
     # [num_beams]: log P so far. At first one beam counts, or all would find the same best continuations.
@@ -183,11 +183,9 @@ def beam_search(
         best = torch.topk(candidates.flatten(), 2 * num_beams)  # values and indices [2 * num_beams], descending
         parent, token = best.indices // candidates.shape[1], best.indices % candidates.shape[1]  # [2 * num_beams] each
         texts = torch.cat([beams[parent], token[:, None]], dim=1)  # [2 * num_beams, L + length]
-        ends = torch.zeros_like(token, dtype=torch.bool)  # [2 * num_beams]
+        ends = torch.full_like(token, length == rules.max_new_tokens, dtype=torch.bool)  # [2 * num_beams]
         if rules.eos_token_id is not None:
-            ends = token == rules.eos_token_id
-        if length == rules.max_new_tokens:
-            ends = torch.ones_like(ends)
+            ends |= token == rules.eos_token_id
 
         # Finished: an end among the best num_beams (not: among the 2 * num_beams), scored per length.
         # Note: so a text cut off by max_new_tokens competes like one that ended by itself.

@@ -122,14 +122,15 @@ def test_greedy(small, name):
 def test_beam_search_finds_the_same_beams_in_the_same_order(small, name, early_stopping):
     own, hugging_face = small
     ends = set()
-    for i, (prompt, length_penalty) in enumerate(itertools.product(PROMPTS, [-0.5, 1.0, 2.0])):
+    for i, (prompt, length_penalty) in enumerate(zip(PROMPTS + PROMPTS[:2], [1.0, 2.0, -0.5, 0.3] * 2, strict=False)):
         eos, num_beams = EOS[i % 3], (2, 5)[i % 2]
-        rules = Rules(10, eos, **RULES[name])
+        rules = Rules(8, eos, **RULES[name])
         settings = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
         expected = theirs(hugging_face, prompt, rules, num_return_sequences=num_beams, **settings)
         assert beams(own, prompt, rules, **settings) == expected
         ends.update(map(len, expected))
-    assert {2, 10} < ends
+    assert 8 in ends
+    assert len(ends) > 2
 
 
 def test_early_stopping_and_length_penalty_change_what_is_found(small):
@@ -142,7 +143,6 @@ def test_early_stopping_and_length_penalty_change_what_is_found(small):
     assert found[False, 0.0] != found[False, 2.0]
 
 
-@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize(
     ("algorithm", "settings"),
     [
@@ -156,19 +156,26 @@ def test_early_stopping_and_length_penalty_change_what_is_found(small):
         ("top_k_sampling", {"top_k": 100}),
     ],
 )
-def test_sampling(small, name, algorithm, settings):
+def test_sampling(small, algorithm, settings):
     own, hugging_face = small
     texts = []
-    for seed, prompt in enumerate(PROMPTS):
-        rules = Rules(12, EOS[seed % 3], **RULES[name])
+    for seed, name in enumerate(RULES):
+        prompt, rules = PROMPTS[seed % len(PROMPTS)], Rules(12, EOS[seed % 3], **RULES[name])
         generator = torch.Generator().manual_seed(seed)
         texts.append(getattr(scratch_decoding, algorithm)(own, prompt, rules, generator, **settings))
         assert texts[-1] == theirs(hugging_face, prompt, rules, seed, **settings)[0]
     assert len({tuple(text) for text in texts}) > 2
 
 
+def test_sequences_of_one_call_share_their_random_numbers(small):
+    """Why the k-th of several sequences is compared by a seed of its own."""
+    _, hugging_face = small
+    alone = theirs(hugging_face, PROMPTS[0], Rules(12), 3)[0]
+    assert alone not in theirs(hugging_face, PROMPTS[0], Rules(12), 3, num_return_sequences=2)
+
+
 def test_the_cache_changes_nothing(small):
-    """Greedy and beam against the definition: everything read anew for every token."""
+    """Greedy search as it is defined: everything read anew for every token."""
     own, _ = small
     ids = list(PROMPTS[1])
     for _ in range(10):
@@ -211,9 +218,10 @@ def test_ended_texts_compete_by_their_score_per_length():
         own, _ = both(config, seed)
         scored = {}
         for n in range(1, length + 1):
-            for text in itertools.product(range(vocabulary), repeat=n):
-                if eos not in text[:-1] and (text[-1] == eos or n == length):
-                    scored[text] = float(log_p(own, [1, 2], torch.tensor([text]))) / n**penalty
+            every = list(itertools.product(range(vocabulary), repeat=n))
+            texts = [text for text in every if eos not in text[:-1] and (text[-1] == eos or n == length)]
+            scores = log_p(own, [1, 2], torch.tensor(texts)) / n**penalty
+            scored.update(zip(texts, scores.tolist(), strict=True))
         best = max(scored, key=scored.get)
         found = beam_search(
             own, [1, 2], Rules(length, eos), num_beams=vocabulary ** (length - 1), length_penalty=penalty,
@@ -267,7 +275,7 @@ def test_greedy_and_beam_on_100_real_prompts(vocabulary, real_texts, request):
     own, hugging_face, tokenizer = request.getfixturevalue(vocabulary)
     prompts = prompts_of(real_texts, tokenizer)
     assert len(prompts) == 100
-    new = 12 if vocabulary == "tiny" else 6  # scores of 50,257 tokens take their time
+    new = 10 if vocabulary == "tiny" else 5  # scores of 50,257 tokens take their time
     rules = Rules(new, tokenizer.eos_token_id)
     variants = [{}, {"repetition_penalty": 1.2}, {"no_repeat_ngram": 2}]
     for i, prompt in enumerate(prompts):
@@ -277,7 +285,7 @@ def test_greedy_and_beam_on_100_real_prompts(vocabulary, real_texts, request):
         assert beams(own, prompt, varied, **settings)[0] == theirs(hugging_face, prompt, varied, **settings)[0]
 
 
-@pytest.mark.parametrize(("vocabulary", "rounds"), [("tiny", 4), ("gpt2_vocabulary", 1)])
+@pytest.mark.parametrize(("vocabulary", "rounds"), [("tiny", 3), ("gpt2_vocabulary", 1)])
 def test_sampling_on_real_prompts(vocabulary, rounds, real_texts, request):
     own, hugging_face, tokenizer = request.getfixturevalue(vocabulary)
     algorithms = {
