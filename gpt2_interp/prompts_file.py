@@ -272,7 +272,8 @@ def answer_file(
     if out.cut_half_line():
         say(f"{out.path}: half a line at its end, of a run that was killed, was cut off")
     if done:
-        say(f"{out.path}: {len(done)} of {len(prompts)} prompts are answered already, going on with the others")
+        rest = "" if len(done) == len(prompts) else ", going on with the others"
+        say(f"{out.path}: {len(done)} of {len(prompts)} prompts are answered already{rest}")
     lines, built, problems = [], [], []
     for line in (line for line in prompts if line.number not in done):
         try:

@@ -155,9 +155,9 @@ class Session:
             self.out.write(model_header(model.path))
         aloud = self.out if self.aloud and not self.as_json and settings.decoding != "beam" else None
         answer = model.answer(prompt, settings, self.probabilities, self.batch_size, aloud)
-        if self.as_json:
+        if self.as_json and answer.sequences:
             self.out.write(json_line(answer.record()))
-        elif aloud is None:
+        elif not self.as_json and aloud is None:
             self.out.write(shown(answer))
         self.out.flush()
         return answer
@@ -195,8 +195,18 @@ class Session:
         if line is None or line.strip() != BLOCK:
             return line, False
         block: list[str] = []
-        while (line := lines.read(". ")) is not None and line.strip() != BLOCK:
+        problem = None
+        while True:
+            try:
+                line = lines.read(". ")
+            except InputError as error:
+                problem = error  # and on to the end: the rest of a block is no prompt of its own
+                continue
+            if line is None or line.strip() == BLOCK:
+                break
             block.append(line)
+        if problem is not None:
+            raise problem
         return "\n".join(block), True
 
     def handle(self, line: str, is_prompt: bool, is_terminal: bool) -> None:

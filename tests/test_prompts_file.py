@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on_where_it_stopped(ask, prompts, monkeypatch):
     assert [text[:5] for text in asked.pop()] == ["The c", "word ", "A bri"]
     assert "half a line at its end" in err and "2 of 5 prompts are answered already" in err
     data, err = ask()  # nothing left to do
-    assert data == whole and not asked
+    assert data == whole and not asked and "5 of 5 prompts are answered already\n" in err
     with open(prompts, "a") as file:
         file.write('{"prompt": "One more"}\n')
     data, _ = ask()

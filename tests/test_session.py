@@ -235,6 +235,13 @@ def test_probabilities_are_switched(start):
     assert "likeliest tokens" not in said(session, PROMPT)[0]
 
 
+def test_a_block_with_bytes_that_are_no_text_is_left_out_whole(start):
+    session = start()
+    session.run(PipeLines(io.BytesIO(b'"""\none\n\xff\ntwo\n"""\n')))
+    assert session.err.getvalue() == "error: a line of the input is not UTF-8 text, and was left out.\n"
+    assert session.out.getvalue() == ""
+
+
 def test_a_file_and_a_block_are_prompts_with_line_breaks(start, tmp_path):
     (tmp_path / "article.txt").write_text("One line\nand another")
     session = start(as_json=True)
