@@ -133,14 +133,16 @@ def test_beam_search_finds_the_same_beams_in_the_same_order(small, name, early_s
     assert len(ends) > 2
 
 
-def test_early_stopping_and_length_penalty_change_what_is_found(small):
-    own, _ = small
+@pytest.mark.parametrize(("eos", "length_penalty"), [(28, 1.0), (39, 1.0), (39, 2.0)])
+def test_the_three_ways_to_stop_differ_and_are_transformers(small, eos, length_penalty):
+    own, hugging_face = small
     found = {}
-    for early, penalty in itertools.product((False, True), (0.0, 2.0)):
-        settings = {"early_stopping": early, "length_penalty": penalty}
-        found[early, penalty] = [beams(own, prompt, Rules(12, 35), **settings)[0] for prompt in PROMPTS]
-    assert found[False, 2.0] != found[True, 2.0]
-    assert found[False, 0.0] != found[False, 2.0]
+    for early_stopping in (False, True, "never"):
+        settings = {"num_beams": 2, "length_penalty": length_penalty, "early_stopping": early_stopping}
+        found[early_stopping] = [beams(own, prompt, Rules(16, eos), **settings) for prompt in PROMPTS]
+        for prompt, texts in zip(PROMPTS, found[early_stopping], strict=True):
+            assert texts == theirs(hugging_face, prompt, Rules(16, eos), num_return_sequences=2, **settings)
+    assert found[False] != found[True] != found["never"] != found[False]
 
 
 @pytest.mark.parametrize(
