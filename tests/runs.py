@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
@@ -26,6 +27,7 @@ import gpt2_summarization
 from gpt2_interp.errors import run_script
 from gpt2_interp.pace import TIMING
 from gpt2_interp.run_paths import RunPaths
+from tests.toy import measure_fewer
 
 torch.set_num_threads(1)  # before the first operation: threads of a pool would not survive a fork
 tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed one leaves behind
@@ -79,6 +81,7 @@ def _main(argv: list[str], output, fault: Callable[[], None] | None) -> None:
     sys.stdout, sys.stderr = (open(k, "w", buffering=1, closefd=False) for k in (1, 2))  # noqa: SIM115
     sys.argv = ["gpt2_summarization.py", *argv]
     gpt2_summarization.draw_training_curves = lambda *args: None  # a second of matplotlib
+    measure_fewer(pytest.MonkeyPatch())
     if fault is not None:
         fault()
     run_script(gpt2_summarization.main)
