@@ -10,6 +10,7 @@ import gc
 import json
 import multiprocessing
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -85,6 +86,17 @@ def _main(argv: list[str], output, fault: Callable[[], None] | None) -> None:
     if fault is not None:
         fault()
     run_script(gpt2_summarization.main)
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return str(free.getsockname()[1])
+
+
+def one_of_two(rank: int, port: str) -> None:
+    """What torchrun tells a process: this is the rank-th of two. A fault of `Run.start`, for one."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port)
 
 
 # --- what a run leaves behind ----------------------------------------------------------------------------------
