@@ -26,7 +26,7 @@ def by_torchrun(run):
     """What it printed."""
     result = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "gpt2_summarization.py",
-         *run.flags, IN_TWO],
+         *run.flags, IN_TWO, "--measures", "hidden", "loss", "weights"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]

@@ -31,7 +31,7 @@ def test_gpt2_shape_on_cnn_dailymail_rows(real_data, tmp_path, monkeypatch, caps
         f"--train_file={news / 'train.jsonl'}", f"--validation_file={news / 'validation.jsonl'}",
         "--text_column=article", "--summary_column=highlights", "--max_source_length=48", "--max_target_length=8",
         "--per_device_train_batch_size=1", "--max_train_samples=8", "--max_eval_samples=2", "--max_predict_samples=2",
-        "--probe_samples=6", "--max_steps=2", "--save_steps=2", "--logging_steps=1", "--use_cpu",
+        "--probe_samples=8", "--max_steps=2", "--save_steps=2", "--logging_steps=1", "--use_cpu",
         "--measures", "attention", "weights", "hidden",
     )  # fmt: skip
     assert "124,439,808 of 124,439,808 parameters are trained" in output
@@ -39,7 +39,7 @@ def test_gpt2_shape_on_cnn_dailymail_rows(real_data, tmp_path, monkeypatch, caps
     paths = RunPaths("cnn", tmp_path)
     store = SnapshotStore(paths)
     assert store.steps() == [0, 2]
-    assert store.load(2, ["attn_entropy"])["attn_entropy"].shape == (6, 2, 12, 12)
+    assert store.load(2, ["attn_entropy"])["attn_entropy"].shape == (8, 2, 12, 12)
     scores = json.loads((paths.model_outputs / "metrics.json").read_text())
     assert scores["tuned"]["loss"] < scores["base"]["loss"]
     script(analyze_latent_space, "--method=pca")
