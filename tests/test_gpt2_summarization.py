@@ -26,6 +26,7 @@ from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.scalars import SCALARS, SCORES
 from gpt2_interp.snapshots import SnapshotStore
 from gpt2_interp.synthetic_corpus import news_rows
+from tests.toy import measure_fewer
 
 SMALL = [
     "--max_train_samples=40", "--max_eval_samples=8", "--max_predict_samples=6", "--probe_samples=8",
@@ -37,15 +38,16 @@ SYSTEMS = ("base", "tuned", "lead3", "tuned_shuffled_source")
 NEWS = ["--dataset_name=synthetic_news", "--max_source_length=200"]
 
 
-def run(*flags) -> int:
-    """Exit status of the script, in this process."""
-    argv, sys.argv = sys.argv, ["gpt2_summarization.py", *map(str, flags)]
-    try:
-        run_script(gpt2_summarization.main)
-    except SystemExit as exit_:
-        return exit_.code
-    finally:
-        sys.argv = argv
+def run(*flags, measure_all: bool = False) -> int:
+    """Exit status of the script, in this process. measure_all: as many rows beside the probes as its users get."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gpt2_summarization.py", *map(str, flags)])
+        if not measure_all:
+            measure_fewer(patch)
+        try:
+            run_script(gpt2_summarization.main)
+        except SystemExit as exit_:
+            return exit_.code
     return 0
 
 
@@ -61,7 +63,7 @@ def base_flags(toy_base):
 
 @pytest.fixture(scope="module")
 def news_run(root, base_flags):
-    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news") == 0
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", measure_all=True) == 0
     return RunPaths("news", root)
 
 
@@ -181,7 +183,7 @@ def test_resume_continues_as_if_nothing_had_happened(news_run, base_flags, tmp_p
     shutil.rmtree(paths.checkpoints / "checkpoint-6")
     shutil.rmtree(paths.model_outputs / "best_model")
     (paths.model_outputs / "metrics.json").unlink()
-    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", "--resume") == 0
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", "--resume", measure_all=True) == 0
     ours, theirs = (load_file(p.model_outputs / "final_model" / "model.safetensors") for p in (paths, news_run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     for name in ("attn_entropy", "hidden_pooled", "weight_change"):

@@ -241,7 +241,7 @@ def test_overview_without_runs(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", '{"base": 3}', '{"base": {"rouge1": null}, "tuned": "x"}', "{}"])
 def test_unknown_shapes_of_metrics_are_survived(tmp_path, text):
-    write_fake_run(tmp_path)
+    write_fake_run(tmp_path, steps=(0,))
     paths = RunPaths("fake", tmp_path)
     (paths.model_outputs / "metrics.json").write_text(text)
     scores, note = read_scores(paths)
