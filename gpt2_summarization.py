@@ -163,7 +163,9 @@ def main() -> None:
 
     # --- what came out of it ---------------------------------------------------------------------------------
     last_step = trainer.state.global_step
-    best_step = run_files.save_models(trainer, tokenizer, paths, model_args)  # leaves the best weights in the model
+    plain_text = not any(row["source"] for row in corpus.train)
+    # leaves the best weights in the model
+    best_step = run_files.save_models(trainer, tokenizer, paths, model_args, data_args, plain_text)
     tuned_result = test.score(trainer.model, "tuned")
     say(f"  tuned (step {best_step} of {last_step}): {tuned_result.summary()}")
     baselines = test.baselines(trainer.model)
@@ -181,7 +183,6 @@ def main() -> None:
     write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
     steps = {"best": best_step, "final": last_step}
-    plain_text = not any(row["source"] for row in corpus.train)
     run_files.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
     raise_full_disk_of_threads()
     write_json(paths.model_outputs / "metrics.json", metrics)  # last: its presence says that the run is finished

@@ -55,6 +55,11 @@ class ModelArguments:
     new_tokenizer_size: int | None = flag(
         None, "With --config_name: learn a new byte-level BPE of this many tokens from the training text."
     )
+    implementation: str = flag(
+        "huggingface",
+        "The same GPT-2, as Hugging Face's code or as the one written out in gpt2_interp/scratch_gpt2.py.",
+        choices=["huggingface", "scratch"],
+    )
     copying_start: bool = flag(
         False,
         "With --config_name: two heads begin with the pattern of copying (a previous-token head, an induction head), "

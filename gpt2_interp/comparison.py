@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from gpt2_interp.arguments import DataArguments, ExperimentArguments
 from gpt2_interp.corpora import Row
 from gpt2_interp.decoding import generate
+from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.evaluation import ROUGE_TYPES, TargetLosses, lead3, loss_scores, rouge_scores, target_losses
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import fact_recall, stated_facts
@@ -79,19 +80,25 @@ class TestRows:
         return self.tokenizer(row["target"], add_special_tokens=False)["input_ids"][:PLAIN_TEXT_PROMPT]
 
     def _generate(self, model, prompts, description: str) -> list[str]:
-        return generate(
+        results = generate(
             model,
             self.tokenizer,
             prompts,
-            self.new_tokens,
-            num_beams=self.experiment.num_beams,
-            # Greedy stories repeat themselves; summaries are compared, so they must not depend on luck.
-            top_p=None if self.is_summarization else 0.9,
-            seed=self.training.seed,
-            batch_size=4 * self.training.per_device_eval_batch_size // self.experiment.num_beams or 1,
+            self._decoding(),
+            seeds=[self.training.seed + row for row in range(len(prompts))],
+            batch_size=4 * self.training.per_device_eval_batch_size,
             description=description,
             context=self.autocast,
         )
+        return [sequences[0].text.strip() for sequences in results]
+
+    def _decoding(self) -> DecodingSettings:
+        """Greedy stories repeat themselves; summaries are compared, so they must not depend on luck."""
+        if not self.is_summarization:
+            return DecodingSettings("top_p", top_p=0.9, max_new_tokens=self.new_tokens)
+        if self.experiment.num_beams == 1:
+            return DecodingSettings("greedy", max_new_tokens=self.new_tokens)
+        return DecodingSettings("beam", num_beams=self.experiment.num_beams, max_new_tokens=self.new_tokens)
 
     def sample(self, model) -> list[str]:
         """Outputs for the few rows that every checkpoint shows."""

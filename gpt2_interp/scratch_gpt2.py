@@ -80,10 +80,9 @@ def visible_keys(attention_mask: Tensor | None, n_query: int, n_key: int, device
         attention_mask = None  # there is no padding, and a kernel without mask is faster
     if attention_mask is None:
         return None if n_query in (1, n_key) else causal(n_query, n_key, device)[None, None]
-    own = torch.eye(n_key, dtype=torch.bool, device=device)[
-        n_key - n_query :
-    ]  # padding sees itself: no softmax of nothing
-    return causal(n_query, n_key, device) & (attention_mask[:, None, None, :].bool() | own)
+    itself = torch.eye(n_key, dtype=torch.bool, device=device)[n_key - n_query :]  # [query_pos, key_pos]
+    # Padding sees itself: a softmax over nothing would be NaN, and nobody looks at what padding finds.
+    return causal(n_query, n_key, device) & (attention_mask[:, None, None, :].bool() | itself)
 
 
 class Attention(nn.Module):
@@ -243,6 +242,10 @@ class Transformer(ScratchPreTrainedModel):
         """hidden_states, if asked for: n_layer + 1 of [batch, seq, d_model], the embedding first and the last one after
         ln_f, as Hugging Face's. attentions: n_layer patterns [batch, head, query_pos, key_pos]. Raises ValueError if
         patterns are wanted of an implementation that has none."""
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
         tokens = self.wte(input_ids) if inputs_embeds is None else inputs_embeds  # [batch, seq, d_model]
         n_query, device = tokens.shape[1], tokens.device
         if use_cache is None:
@@ -255,23 +258,21 @@ class Transformer(ScratchPreTrainedModel):
         visible = visible_keys(attention_mask, n_query, n_earlier + n_query, device)
 
         x = self.drop(tokens + self.wpe(position_ids))  # the residual stream: [batch, seq, d_model]
-        stream, patterns = [x], []
+        stream, patterns = [], []  # only what was asked for is kept
         for block in self.h:
+            if output_hidden_states:
+                stream.append(x)
             x, pattern = block(x, visible, past_key_values, **kwargs)
-            stream.append(x)
-            patterns.append(pattern)
+            if output_attentions:
+                patterns.append(pattern)
         x = self.ln_f(x)
 
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        if output_attentions and any(pattern is None for pattern in patterns):
+        if any(pattern is None for pattern in patterns):
             raise ValueError("only attention step by step shows patterns: model.set_attn_implementation('eager')")
         return BaseModelOutputWithPast(
             last_hidden_state=x,
             past_key_values=past_key_values if use_cache else None,
-            hidden_states=(*stream[:-1], x) if output_hidden_states else None,
+            hidden_states=(*stream, x) if output_hidden_states else None,
             attentions=tuple(patterns) if output_attentions else None,
         )
 

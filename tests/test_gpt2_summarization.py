@@ -74,7 +74,9 @@ SNAPSHOTS = {f"step_{step:08d}" for step in (0, 3, 6)}
 
 
 def test_exactly_these_files(news_run):
-    models = {f"{which}/{name}" for which in ("best_model", "final_model") for name in MODEL | {"README.md"}}
+    models = {
+        f"{which}/{name}" for which in ("best_model", "final_model") for name in MODEL | {"README.md", "task.json"}
+    }
     assert files(news_run.model_outputs) == models | {
         "metrics.json", "predictions.jsonl", "samples.jsonl", "training_curves.png"
     }  # fmt: skip
