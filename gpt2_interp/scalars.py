@@ -78,8 +78,8 @@ SCALARS: Sequence[Scalar] = (
         "exp(nats/token) of the samples of a checkpoint under that checkpoint, behind their prompts; the end-of-text "
         "token counts where the model wrote it. Step 0 is the base. From 8 samples on, like all of samples/",
         "not a score: a model that repeats itself is sure of what comes next, and its perplexity falls (Holtzman et "
-        "al. 2020, The curious case of neural text degeneration). Good samples are about as likely as human texts: read it "
-        "beside samples/perplexity_references and samples/repetition_4",
+        "al. 2020, The curious case of neural text degeneration). Good samples are about as likely as human texts: "
+        "read it beside samples/perplexity_references and samples/repetition_4",
     ),
     Scalar(
         "samples/perplexity_references",
