@@ -93,8 +93,8 @@ SCORE_INTRODUCTION = """\
 are known, `tuned_shuffled_source` (the tuned model on the next row's article), each with 95% bootstrap bounds over rows
 (`_low`, `_high`).
 
-From `texts` on the numbers are of the texts themselves, whatever they should say, and `reference` has them too: human
-texts for the same prompts, the anchor without which none of them means anything. Words are runs of letters and digits
+From `texts` on the numbers are of the texts themselves, whatever they should say, and `reference` has them too: the
+rows' own targets for the same prompts, the anchor without which none of them means anything. Words are runs of letters and digits
 (don't is one), and each punctuation mark counts as one in an n-gram; that suits scripts with spaces between words. The
 simulated coverage of the jackknife's intervals, nominal 95%, is 95 to 97% for 16 and 64 texts (`tests/test_text_quality.py`
 repeats it with fewer).

@@ -27,7 +27,7 @@ SYSTEMS = {
     "lead3": "lead-3 (first three sentences)",
     "tuned_shuffled_source": "fine-tuned, another row's article",
 }
-QUALITY_OF = {"base": "base model", "tuned": "fine-tuned", "reference": "human references"}
+QUALITY_OF = {"base": "base model", "tuned": "fine-tuned", "reference": "references"}
 QUALITY = {  # what the table says about the texts: {score: (name, how to read it)}
     "words": ("words a text", "mean"),
     "finished": ("ended by themselves", "share; the others were cut at the longest length allowed"),
@@ -45,6 +45,7 @@ QUALITY = {  # what the table says about the texts: {score: (name, how to read i
     "distinct_2": ("distinct-2", "likewise"),
     "distinct_3": ("distinct-3", "likewise"),
 }
+QUALITY_FORMATS = {"words": "{:.1f}", "judged_by_base": None, "judged_by_tuned": None}
 TUNINGS = {"full": "all weights", "lora": "LoRA"}
 
 
@@ -79,7 +80,7 @@ def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     sets = {key: metrics[key] for key in QUALITY_OF if isinstance(metrics.get(key), Mapping)}
     sets = {key: entry for key, entry in sets.items() if is_number(entry.get("texts"))}
     rows = [
-        (name, hint, [interval(entry, score) for entry in sets.values()])
+        (name, hint, [interval(entry, score, QUALITY_FORMATS.get(score, "{:.3f}")) for entry in sets.values()])
         for score, (name, hint) in QUALITY.items()
         if any(is_number(entry.get(score)) for entry in sets.values())
     ]
@@ -100,11 +101,13 @@ def _source_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {f"perplexity_{source}": source for source in counts} if isinstance(counts, Mapping) else {}
 
 
-def interval(entry: Mapping[str, Any], score: str) -> str:
-    """ "40.1 (38.0 to 42.2)", or without bounds where there are none."""
+def interval(entry: Mapping[str, Any], score: str, form: str | None = None) -> str:
+    """ "40.1 (38.0 to 42.2)", or without bounds where there are none; form: how to write a number, "{:.1f}"."""
     if not is_number(entry.get(score)):
         return "–"
-    write = "{:.1f}".format if score.startswith(("rouge", "fact")) else number
+    if form is None and score.startswith(("rouge", "fact")):
+        form = "{:.1f}"
+    write = form.format if form else number
     low, high = entry.get(f"{score}_low"), entry.get(f"{score}_high")
     bounds = f" ({write(low)} to {write(high)})" if is_number(low) and is_number(high) else ""
     return write(entry[score]) + bounds

@@ -1,4 +1,4 @@
-"""Quality of the samples that a run wrote at its checkpoints, beside the base's and human texts. Imports no torch."""
+"""Quality of the samples of a run's checkpoints, beside the base's and the references. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gpt2_interp.plotly_panels import lines_plotly
 from gpt2_interp.report_scores import is_number, read_rows
 from gpt2_interp.text_quality import FEWEST_TEXTS, REPEATED, compare, equal_size
 
-HUMAN = "human"  # beside the steps
-SAMPLES, BASE, REFERENCES = "samples", "base (step 0)", "human references"
+REFERENCE = "reference"  # beside the steps
+SAMPLES, BASE, REFERENCES = "samples", "base (step 0)", "references"
 UNRECORDED = "Not recorded by the version that trained this run."
 
 Bounded = tuple[float, float, float]  # value, low, high; NaN where there is none
@@ -29,17 +29,17 @@ def sample_panels(m: Measurements) -> tuple[list[LinePanel], int]:
     """(panels over the checkpoints, texts at each). Raises InputError if there are too few texts for any number."""
     steps = _by_step(m)
     n = len(next(iter(steps.values())))
-    human = _human(steps)
+    references = _references(steps)
     texts = {step: [row["generated"] for row in rows] for step, rows in steps.items()}
-    scores = compare(texts | ({HUMAN: human} if human else {}))
-    size = equal_size([*texts.values(), *([human] if human else [])], 2)
+    scores = compare(texts | ({REFERENCE: references} if references else {}))
+    size = equal_size([*texts.values(), *([references] if references else [])], 2)
 
     def of_texts(name: str, key: Any) -> Bounded:
         entry = scores.get(key, {})
         return tuple(entry.get(f"{name}{end}", np.nan) for end in ("", "_low", "_high"))
 
     def panel(title: str, y_label: str, name: str, note: str = "") -> LinePanel:
-        return _panel(title, y_label, steps, lambda step: of_texts(name, step), of_texts(name, HUMAN), note)
+        return _panel(title, y_label, steps, lambda step: of_texts(name, step), of_texts(name, REFERENCE), note)
 
     among = f"of {size} bigrams" if size else "of bigrams"
     return [
@@ -63,13 +63,13 @@ def _by_step(m: Measurements) -> dict[int, list[dict[str, Any]]]:
         raise InputError("no samples yet: model_outputs/<run>/samples.jsonl is written during training.")
     if most < FEWEST_TEXTS:
         raise InputError(
-            f"{most} texts a checkpoint say nothing about a model: train with --samples_per_checkpoint {FEWEST_TEXTS} "
-            f"or more."
+            f"{most} text(s) a checkpoint say nothing about a model: train with --samples_per_checkpoint {FEWEST_TEXTS}"
+            " or more."
         )
     return {step: steps[step] for step in sorted(steps) if len(steps[step]) == most}
 
 
-def _human(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[str]:
+def _references(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[str]:
     """The references as far as a sample may reach; [] in a run of a version that did not write them so."""
     texts = [row.get("reference_cut") for row in next(iter(steps.values()))]
     return texts if all(isinstance(text, str) for text in texts) else []
@@ -83,7 +83,7 @@ def _panel(
     y_label: str,
     steps: Mapping[int, Sequence[Mapping[str, Any]]],
     value: Callable[[int], Bounded],
-    human: Bounded,
+    references: Bounded,
     note: str = UNRECORDED,
 ) -> LinePanel:
     """The samples with their band, and the base's and the references' number as dashed lines."""
@@ -94,8 +94,8 @@ def _panel(
     lines = [Line(SAMPLES, x, y, BLUE, *((low, high) if np.isfinite(low).any() else ()))]
     if x[0] == 0 and np.isfinite(y[0]):
         lines.append(_level(BASE, x, y[0], GREY))
-    if np.isfinite(human[0]):
-        lines.append(_level(REFERENCES, x, human[0], ORANGE))
+    if np.isfinite(references[0]):
+        lines.append(_level(REFERENCES, x, references[0], ORANGE))
     return LinePanel(title, y_label, lines)
 
 
@@ -140,8 +140,8 @@ def _finished_panel(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> LinePan
 
     first = next(iter(steps.values()))
     fits = [row.get("reference_finished") for row in first]
-    human = (sum(fits) / len(fits), np.nan, np.nan) if all(isinstance(fit, bool) for fit in fits) else NOTHING
-    panel = _panel("Ended by themselves", "share of the texts", steps, share, human)
+    references = (sum(fits) / len(fits), np.nan, np.nan) if all(isinstance(fit, bool) for fit in fits) else NOTHING
+    panel = _panel("Ended by themselves", "share of the texts", steps, share, references)
     return LinePanel(panel.title, panel.y_label, panel.lines, panel.note, y_limits=(-0.03, 1.03))
 
 

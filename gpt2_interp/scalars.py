@@ -78,7 +78,7 @@ SCALARS: Sequence[Scalar] = (
         "exp(nats/token) of the samples of a checkpoint under that checkpoint, behind their prompts; the end-of-text "
         "token counts where the model wrote it. Step 0 is the base. From 8 samples on, like all of samples/",
         "not a score: a model that repeats itself is sure of what comes next, and its perplexity falls (Holtzman et "
-        "al. 2020, The curious case of neural text degeneration). Good samples are about as likely as human texts: "
+        "al. 2020, The curious case of neural text degeneration). Good samples are about as likely as the references: "
         "read it beside samples/perplexity_references and samples/repetition_4",
     ),
     Scalar(
@@ -161,7 +161,7 @@ SCORES: Sequence[Scalar] = (
         "1 - different / all 4-grams of words inside a text, mean over texts: seq-rep-4 of Welleck et al. 2020 (Neural "
         "text generation with unlikelihood training), rep-4 / 100 of Su et al. 2022 (A contrastive framework for "
         "neural text generation), there of tokens",
-        "it grows with the length of a text, and human texts repeat themselves too: lower than the references' is not "
+        "it grows with the length of a text, and good texts repeat themselves too: lower than the references' is not "
         "better",
     ),
     Scalar(

@@ -1,7 +1,7 @@
 """How good is a set of texts, from the texts alone: variety, sameness, repetition, length. Imports no torch.
 
 None of these numbers means anything alone: noise has a high distinct-n, and different copies of training rows a low
-self-BLEU. They are read beside the same numbers of human texts for the same prompts.
+self-BLEU. They are read beside the same numbers of the references for the same prompts.
 
 A text is taken as its `words`, so that texts of models with different tokenizers can be compared.
 """

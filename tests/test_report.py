@@ -276,9 +276,9 @@ def test_fingerprints_of_the_data_are_folded_away(measurements):
 
 def test_the_quality_of_the_texts_stands_beside_the_references(page):
     table = re.search(r'<h2 id="quality">.*?<h2 id="samples">', page, re.DOTALL)[0]
-    assert "human references" in table and "Of 16 texts each" in table
+    assert ">references</th>" in table and "Of 16 texts each" in table
     assert re.search(r"perplexity under the fine-tuned model.*?<td>6</td><td>2</td><td>1</td>", table, re.DOTALL)
-    assert "<td>0.6 <small>(0.55 to 0.65)</small></td>" in table
+    assert "<td>0.600 <small>(0.550 to 0.650)</small></td>" in table
     assert "<code>distinct_&lt;n&gt;</code>" in table and "Caution: " in table
     assert 'id="figure-sample_quality"' in table
     assert "sample_quality.png has not been drawn yet" in table
@@ -290,4 +290,4 @@ def test_runs_without_these_numbers_say_so(tmp_path):
     (paths.model_outputs / "samples.jsonl").write_text('{"step": 1, "id": "a", "generated": "b"}\n')
     page = write_run_report(Measurements(paths)).read_text(encoding="utf-8")
     assert "No table: fewer than 8 texts were scored" in page
-    assert "No picture: 1 texts a checkpoint say nothing" in page
+    assert "No picture: 1 text(s) a checkpoint say nothing" in page

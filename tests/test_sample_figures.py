@@ -90,7 +90,7 @@ def test_drawn_by_both_libraries_with_the_number_of_texts(measurements):
 
 def test_too_few_texts_draw_nothing_and_say_so(with_samples):
     lines = [line for step in (0, 50) for line in fake_samples(step, 0.5, n=7)]
-    with pytest.raises(InputError, match="^7 texts a checkpoint say nothing .* --samples_per_checkpoint 8"):
+    with pytest.raises(InputError, match=r"^7 text\(s\) a checkpoint say nothing .* --samples_per_checkpoint 8"):
         sample_panels(with_samples(lines))
 
 

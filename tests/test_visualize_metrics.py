@@ -13,15 +13,8 @@ from tests.fake_store import CHANGED_HEAD, STYLE_HEAD, write_fake_run
 
 REPOSITORY = Path(__file__).parent.parent
 IN_BOTH_FORMATS = ["learning_timeline", "sample_quality", "head_changes", "temporal_metrics_evolution", "drift_map"]
-IN_BOTH_FORMATS += ["weight_changes_evolution", "weight_spectra", "gradient_norm_evolution", "changed_neurons", "lens", "graft"]
-    "sample_quality",
-    "head_changes",
-    "temporal_metrics_evolution",
-    "drift_map",
-    "lens",
-    "graft",
-]
 IN_BOTH_FORMATS += ["weight_changes_evolution", "weight_spectra", "gradient_norm_evolution", "changed_neurons"]
+IN_BOTH_FORMATS += ["lens", "graft"]
 FILES = {
     *(f"{name}{suffix}" for name in IN_BOTH_FORMATS for suffix in (".png", ".html")),
     "attention_head_evolution.gif",
