@@ -218,7 +218,9 @@ def write_model_cards(
             sizes=sizes,
             training_seconds=training_seconds,
             metrics=metrics,
-            names=[name for name, scores in metrics.items() if isinstance(scores, dict) and "n" in scores],
+            names=[
+                name for name, entry in metrics.items() if isinstance(entry, dict) and {"n", "texts"} & entry.keys()
+            ],
             keys=[key for key in metrics["tuned"] if not key.endswith(("_low", "_high"))],
         )
         write_atomically(paths.model_outputs / f"{which}_model" / "README.md", text.encode())
