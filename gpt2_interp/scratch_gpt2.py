@@ -323,6 +323,7 @@ class ScratchGPT2LMHeadModel(ScratchPreTrainedModel, GenerationMixin):
 
 def next_token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
     """-log p(the next token), mean over the supervised ones: position t predicts the label of t + 1."""
-    predictions, targets = logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()  # [batch * (seq - 1), ...]
-    total = F.cross_entropy(predictions, targets, ignore_index=-100, reduction="sum")
+    targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # [batch * seq]: the last position predicts nothing,
+    # but to cut it off would copy all logits, there and back again
+    total = F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=-100, reduction="sum")
     return total / (targets != -100).sum() if num_items is None else total / num_items
