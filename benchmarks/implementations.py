@@ -9,7 +9,7 @@ training    forward and backward pass of 2 x 256 tokens, with this project's dro
 generation  64 tokens behind a prompt of 16, greedy, with the cache; the end of text is ignored.
 batch       64 tokens behind each of 16 prompts of 4 to 12 tokens: all at once, and one by one.
 
-Both models have the same weights, and Hugging Face's has its own layers. They take turns in one process, who begins
+Both models have the same weights; in the first two parts Hugging Face's has its own layers. They take turns in one process, who begins
 alternates, and what is compared are neighbours: so a busy machine disturbs both. Medians and ranges of these ratios.
 """
 
@@ -126,12 +126,14 @@ def batch(given) -> dict[str, dict]:
 
     from gpt2_interp.decoding import generate
     from gpt2_interp.decoding_settings import DecodingSettings
+    from gpt2_interp.models import use_fast_layers
 
     models, new = make_models(given.device, given.quick, 0.0), 8 if given.quick else 64
     lengths = [4 + i % 9 for i in range(16)]
     prompts = [torch.randint(models["scratch"].config.vocab_size, (n,)).tolist() for n in lengths]
     found = {}
     for name, model in models.items():
+        use_fast_layers(model)  # as every model here that generates
 
         def write(size: int, model=model):
             results = generate(model, NoText(), prompts, DecodingSettings(max_new_tokens=new), batch_size=size)
