@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The written-out GPT-2 (scratch_gpt2.py) against Hugging Face's, and batches of prompts against one by one.
 
-    OMP_NUM_THREADS=2 python benchmarks/implementations.py        GPT-2 124M, random weights, float32; about 10 minutes
+    OMP_NUM_THREADS=2 python benchmarks/implementations.py        GPT-2 124M, random weights, float32; about 15 minutes
     python benchmarks/implementations.py --only generation --repeats 9 --device cuda
     python benchmarks/implementations.py --out benchmarks/results/my_machine.json
 
@@ -9,8 +9,9 @@ training    forward and backward pass of 2 x 256 tokens, with this project's dro
 generation  64 tokens behind a prompt of 16, greedy, with the cache; the end of text is ignored.
 batch       64 tokens behind each of 16 prompts of 4 to 12 tokens: all at once, and one by one.
 
-Both models have the same weights; in the first two parts Hugging Face's has its own layers. They take turns in one process, who begins
-alternates, and what is compared are neighbours: so a busy machine disturbs both. Medians and ranges of these ratios.
+Both models have the same weights; in the first two parts Hugging Face's has its own layers. They take turns in one
+process, who begins alternates, and what is compared are neighbours: so a busy machine disturbs both. Medians and ranges
+of these ratios.
 """
 
 from __future__ import annotations
