@@ -14,12 +14,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import Cache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
 from transformers.generation import (
     BaseStreamer,
     NoRepeatNGramLogitsProcessor,
@@ -157,6 +159,7 @@ class _BatchRun:
                 attention_mask=attention_mask.to(self.device),
                 logits_processor=LogitsProcessorList(self._processors()),
                 stopping_criteria=StoppingCriteriaList([self.limits]),
+                past_key_values=Cache(layer_class_to_replicate=partial(_RoomyLayer, last)),
                 streamer=self.streamer,
                 **self._arguments(last),
             )  # [rows * sequences, width + new]
@@ -308,6 +311,39 @@ def _positions_within(model, last: int) -> Iterator[None]:
     finally:
         logger.setLevel(level)
         hook.remove()
+
+
+class _RoomyLayer(DynamicLayer):
+    """One layer's keys and values, [row, head, position, d_head], with room for all positions from the beginning:
+    transformers' own cache copies everything for every token."""
+
+    def __init__(self, room: int):
+        super().__init__()
+        self.room = room
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        rows, heads, _, d_head = key_states.shape
+        self.whole = key_states.new_empty((2, rows, heads, self.room, d_head))  # keys, values
+        self._use(0)
+        self.is_initialized = True
+
+    def _use(self, length: int) -> None:
+        self.keys, self.values = self.whole[:, :, :, :length]
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        self._use(start + key_states.shape[-2])
+        self.keys[:, :, start:] = key_states
+        self.values[:, :, start:] = value_states
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """The rows that beam search goes on with."""
+        self.keys.copy_(self.keys.index_select(0, beam_idx))
+        self.values.copy_(self.values.index_select(0, beam_idx))
 
 
 @contextlib.contextmanager

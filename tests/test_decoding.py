@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import GPT2LMHeadModel, LogitsProcessorList
+from transformers import LogitsProcessorList
 
 from gpt2_interp import decoding
 from gpt2_interp.arguments import ModelArguments
@@ -124,7 +124,7 @@ def test_the_written_out_model_and_an_adapter_are_models_like_any_other(toy, toy
     scratch = spread(toy_base, "scratch")
     adapted = add_lora(spread(toy_base), ModelArguments(), seed=0)
     with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
+        for name, parameter in adapted.named_parameters():  # as if it were trained
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
     for settings in (MODES[1], MODES[3], DRAWN[-1]):
@@ -429,7 +429,7 @@ def test_ctrl_c_hands_on_what_the_stream_held(toy):
     assert len(generated.ids) == 7 and "".join(pieces) == generated.text
 
 
-# --- probabilities ------------------------------------------------------------------------------------------------------
+# --- probabilities ------------------------------------------------------------------------------------------
 
 
 def test_token_probabilities_are_the_models_own(toy):
@@ -445,7 +445,6 @@ def test_token_probabilities_are_the_models_own(toy):
         assert token.rank == 1 + order.index(ids[k])
         assert [i for i, _ in token.alternatives] == order[:3]
         assert [q for _, q in token.alternatives] == pytest.approx(p[order[:3]].tolist(), rel=1e-4)
-    assert all(
-        token.rank == 1 for token in token_probabilities(model, prompt, generate(*toy, [prompt], MODES[0])[0][0].ids)
-    )
+    greedy = generate(*toy, [prompt], MODES[0])[0][0].ids
+    assert [token.rank for token in token_probabilities(model, prompt, greedy)] == [1] * NEW
     assert token_probabilities(model, prompt, []) == []
