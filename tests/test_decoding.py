@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from transformers import LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
 
 from gpt2_interp import decoding
 from gpt2_interp.arguments import ModelArguments
@@ -246,20 +247,22 @@ def test_a_long_and_a_short_prompt_share_a_batch_up_to_the_context(toy, caplog, 
     assert not model._forward_pre_hooks and "forward" not in vars(model.lm_head)
 
 
-def test_an_end_of_text_ends_its_row_only(toy_base):
-    """The written EOS is no part of the ids; other rows go on."""
+@pytest.mark.parametrize("row", [1, 3])
+def test_an_end_of_text_ends_its_row_only(toy_base, row):
+    """The written EOS is no part of the ids; other rows go on. Row 3 is padded with EOS, which it may write once."""
     model, tokenizer = spread(toy_base), load_tokenizer(str(toy_base))
-    settings = DecodingSettings(max_new_tokens=NEW, no_repeat_ngram=1)
+    eos, settings = tokenizer.eos_token_id, DecodingSettings(max_new_tokens=NEW, no_repeat_ngram=1)
     before = generate(model, tokenizer, PROMPTS, settings)
+    fourth = before[row][0].ids[3]
+    others = [i for i in range(len(PROMPTS)) if fourth not in before[i][0].ids]
+    assert others
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())  # untied
-    fourth = before[1][0].ids[3]
-    assert fourth not in before[1][0].ids[:3] and fourth not in before[3][0].ids
     with torch.no_grad():  # EOS takes the place of that token
-        model.lm_head.weight[[fourth, tokenizer.eos_token_id]] = model.lm_head.weight[[tokenizer.eos_token_id, fourth]]
+        model.lm_head.weight[[fourth, eos]] = model.lm_head.weight[[eos, fourth]]
     after = generate(model, tokenizer, PROMPTS, settings)
-    assert (after[1][0].ids, after[1][0].ended) == (before[1][0].ids[:3], "end of text")
-    assert after[3] == before[3]
-    assert after[1] == generate(model, tokenizer, [PROMPTS[1]], settings)[0]
+    assert (after[row][0].ids, after[row][0].ended) == (before[row][0].ids[:3], "end of text")
+    assert [after[i] for i in others] == [before[i] for i in others]
+    assert after[row] == generate(model, tokenizer, [PROMPTS[row]], settings)[0]
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "top_p"])
@@ -332,6 +335,22 @@ def test_the_head_in_blocks_is_the_head(toy, monkeypatch):
         assert torch.allclose(model.lm_head(x), expected, atol=1e-5)
         assert torch.equal(model.lm_head(x[:1]), torch.nn.functional.linear(x[:1], model.lm_head.weight))
     assert generate(*toy, PROMPTS, MODES[0]) == [generate(*toy, [prompt], MODES[0])[0] for prompt in PROMPTS]
+
+
+def test_the_cache_with_room_is_transformers_cache():
+    """[row, head, position, d_head], through beam search's choices of rows; what was there before is not copied."""
+    torch.manual_seed(0)
+    ours, theirs = decoding._RoomyLayer(9), DynamicLayer()
+    for positions, chosen in ((4, [0, 0, 1]), (1, [2, 1, 1]), (1, [1, 0, 2]), (3, [0, 1, 2])):
+        states = torch.randn(2, 3, 2, positions, 5)
+        for mine, wanted in zip(ours.update(*states), theirs.update(*states), strict=True):
+            assert torch.equal(mine, wanted)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+        before = ours.keys.data_ptr()
+        ours.reorder_cache(torch.tensor(chosen))
+        theirs.reorder_cache(torch.tensor(chosen))
+        assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+        assert ours.keys.data_ptr() == before
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[3], MODES[6]], ids=str)
