@@ -118,6 +118,7 @@ def main() -> None:
     if is_main:
         run_files.prepare(paths, experiment)
         base_result = test.score(base.to(training.device), "base")
+        base_samples = test.samples(base, base_result.generated)
         say(f"  base: {base_result.summary()}")
 
     # --- training, a snapshot at every checkpoint ------------------------------------------------------------
@@ -142,7 +143,13 @@ def main() -> None:
             SnapshotRecorder(
                 store, probes, run_info, tokenizer, schedule=experiment.snapshot_schedule, measures=experiment.measures
             ),
-            SampleWriter(test.sample, test.sample_rows, str(paths.logs), run_files.line_writer(samples_file)),
+            SampleWriter(
+                test.sample,
+                test.sample_rows,
+                str(paths.logs),
+                run_files.line_writer(samples_file),
+                first=base_samples if is_main else None,
+            ),
             *([EarlyStoppingCallback(patience)] if patience else []),
         ],
         flush_before_seal=[paths.metrics, paths.attention, paths.latent, paths.logs, paths.model_outputs],
@@ -172,8 +179,13 @@ def main() -> None:
     for name, result in baselines.items():
         say(f"  {name.replace('_', ' ')}: {result.summary()}")
     results = {"base": base_result, "tuned": tuned_result, **baselines}
+    judges = {"tuned": trainer.model}
+    if not model_args.config_name:  # random weights can't judge
+        judges["base"] = load_base(model_args, training.seed, ())[0].to(training.device)
+    quality = test.text_quality({"base": base_result, "tuned": tuned_result}, judges)
     metrics = {
-        **{name: result.scores for name, result in results.items()},
+        **{name: result.scores | quality.get(name, {}) for name, result in results.items()},
+        "reference": quality["reference"],
         "best_step": best_step,
         "test": corpus.provenance["test"],
         "notes": corpus.notes,

@@ -203,7 +203,7 @@ class DecodingSettings:
             near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETTINGS)}."
             raise InputError(f"there is no setting {name!r}: {hint}")
-        value = None if text.lower() in ("none", "default") else _read(name, text)
+        value = None if text.lower() in ("none", "default") else read_setting(name, text)
         if name == "decoding":
             value = value or SETTINGS[name].default
             if value not in METHODS:
@@ -253,7 +253,7 @@ def _check_value(name: str, value: Any) -> None:
         raise InputError(f"--{name} {value:g} is out of range: it must be {setting.range()}.")
 
 
-def _read(name: str, text: str) -> Any:
+def read_setting(name: str, text: str) -> Any:
     kind = SETTINGS[name].kind
     if kind is bool:
         words = {

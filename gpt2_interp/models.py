@@ -44,9 +44,8 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """A tokenizer by name or folder; vocab.json and merges.txt are enough. Raises InputError."""
     folder = Path(name_or_path)
     if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        # AutoTokenizer would make one without tokens from the config.json of a model.
-        raise InputError(
-            f"there is no tokenizer in {name_or_path}: put its tokenizer.json, or vocab.json and merges.txt, there."
+        raise InputError(  # AutoTokenizer would make one without words
+            f"{name_or_path} has no tokenizer (tokenizer.json, or vocab.json and merges.txt): put its files there."
         )
     try:
         if folder.is_dir() and not (folder / "tokenizer.json").exists() and (folder / "merges.txt").exists():
@@ -148,9 +147,12 @@ def load_base(
 
 
 def load_trained(
-    path: str, implementation: str = "huggingface", base_model: str | None = None
+    path: str,
+    implementation: str = "huggingface",
+    base_model: str | None = None,
+    device: torch.device | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model for use: in eval mode, float32, on the best device there is, with its tokenizer.
+    """A model for use: in eval mode, float32, on `device` (by default the best there is), with its tokenizer.
 
     path: a folder with a whole model, a name on the Hub, or a folder with a LoRA adapter, which is merged into
     its base: `base_model`, or the one that adapter_config.json names. Raises InputError.
@@ -182,7 +184,7 @@ def load_trained(
             f"{path}: the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: "
             f"they don't belong together."
         )
-    return model.eval().to(best_device()), tokenizer
+    return model.eval().to(device or best_device()), tokenizer
 
 
 def best_device() -> torch.device:

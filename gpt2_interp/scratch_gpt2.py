@@ -98,18 +98,20 @@ class Attention(nn.Module):
         self.attn_dropout = nn.Dropout(config.attn_pdrop)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, visible: Tensor | None, cache: Cache | None, **kwargs) -> tuple[Tensor, Tensor | None]:
-        """x: [batch, seq, d_model]. Returns ([batch, seq, d_model], the pattern if this implementation shows it)."""
+    def forward(
+        self, x: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None = None, **kwargs
+    ) -> tuple[Tensor, Tensor | None]:
+        """x: [batch, seq, d_model]; attention_mask: of visible_keys. Returns ([batch, seq, d_model], the attention
+        pattern if this implementation shows it)."""
         query, key, value = self.c_attn(x).chunk(3, dim=-1)  # each [batch, seq, d_model]
         query, key, value = self._heads(query), self._heads(key), self._heads(value)  # each [batch, head, seq, d_head]
-        if cache is not None:  # keys and values of earlier tokens never change: they are kept, not computed again
-            key, value = cache.update(key, value, self.layer_idx)  # [batch, head, key_pos, d_head]
+        if past_key_values is not None:  # earlier tokens' keys and values never change: kept, not computed again
+            key, value = past_key_values.update(key, value, self.layer_idx)  # [batch, head, key_pos, d_head]
         dropout = self.attn_dropout.p if self.training else 0.0
-        found, pattern = self._attend()(
-            self, query, key, value, visible, scaling=self.scaling, dropout=dropout, **kwargs
+        found, pattern = self._attend()(  # [batch, seq, head, d_head]
+            self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **kwargs
         )
-        found = self.c_proj(found.flatten(2))  # [batch, seq, head, d_head] -> [batch, seq, d_model], the heads mixed
-        return self.resid_dropout(found), pattern
+        return self.resid_dropout(self.c_proj(found.flatten(2))), pattern
 
     def _heads(self, x: Tensor) -> Tensor:
         """[batch, seq, d_model] -> [batch, head, seq, d_head]."""
@@ -159,9 +161,9 @@ class Block(GradientCheckpointingLayer):  # that is nn.Module, and --activation_
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, visible: Tensor | None, cache: Cache | None, **kwargs) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None, **kwargs) -> tuple[Tensor, Tensor | None]:
         """x: the residual stream [batch, seq, d_model]. Returns (it, added to; the attention pattern or None)."""
-        found, pattern = self.attn(self.ln_1(x), visible, cache, **kwargs)
+        found, pattern = self.attn(self.ln_1(x), attention_mask=attention_mask, **kwargs)
         x = x + found
         return x + self.mlp(self.ln_2(x)), pattern
 
@@ -262,7 +264,7 @@ class Transformer(ScratchPreTrainedModel):
         for block in self.h:
             if output_hidden_states:
                 stream.append(x)
-            x, pattern = block(x, visible, past_key_values, **kwargs)
+            x, pattern = block(x, visible, past_key_values=past_key_values, **kwargs)
             if output_attentions:
                 patterns.append(pattern)
         x = self.ln_f(x)

@@ -21,9 +21,9 @@ from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.decoding import generate
 from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import InputError
-from gpt2_interp.evaluation import interval
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import occurrences, states
+from gpt2_interp.intervals import interval
 from gpt2_interp.known_answers import (
     Question,
     equal_twin,
