@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 from transformers import LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-from gpt2_interp import decoding
+from gpt2_interp import decoding, decoding_steps
 from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.decoding import GenerationInterrupted, TextStream, generate, token_probabilities
 from gpt2_interp.decoding_settings import DecodingSettings
@@ -268,7 +268,7 @@ def test_an_end_of_text_ends_its_row_only(toy_base, row):
 @pytest.mark.parametrize("method", ["greedy", "beam", "top_p"])
 def test_time_ends_a_text_and_keeps_it(toy, monkeypatch, method):
     clock = iter(range(1000))
-    monkeypatch.setattr(decoding.time, "monotonic", lambda: next(clock))  # a second a step
+    monkeypatch.setattr(decoding_steps.time, "monotonic", lambda: next(clock))  # a second a step
     settings = DecodingSettings(method, max_new_tokens=50, max_seconds=6)
     limited = generate(*toy, PROMPTS, settings)
     assert [(len(g.ids), g.ended) for (g,) in limited] == [(6, "time")] * len(PROMPTS)
@@ -328,10 +328,10 @@ def test_autocast_casts_weights_once_and_not_for_every_token(toy):
 
 def test_the_head_in_blocks_is_the_head(toy, monkeypatch):
     model, tokenizer = toy
-    monkeypatch.setattr(decoding, "HEAD_BLOCK", 70)  # the toy's 600 tokens in nine, the last one short
+    monkeypatch.setattr(decoding_steps, "HEAD_BLOCK", 70)  # the toy's 600 tokens in nine, the last one short
     x = torch.randn(5, 1, model.config.n_embd)
     expected = model.lm_head(x)
-    with decoding._head_in_blocks(model):
+    with decoding_steps.head_in_blocks(model):
         assert torch.allclose(model.lm_head(x), expected, atol=1e-5)
         assert torch.equal(model.lm_head(x[:1]), torch.nn.functional.linear(x[:1], model.lm_head.weight))
     assert generate(*toy, PROMPTS, MODES[0]) == [generate(*toy, [prompt], MODES[0])[0] for prompt in PROMPTS]
@@ -340,7 +340,7 @@ def test_the_head_in_blocks_is_the_head(toy, monkeypatch):
 def test_the_cache_with_room_is_transformers_cache():
     """[row, head, position, d_head], through beam search's choices of rows; what was there before is not copied."""
     torch.manual_seed(0)
-    ours, theirs = decoding._RoomyLayer(9), DynamicLayer()
+    ours, theirs = decoding_steps.RoomyLayer(9), DynamicLayer()
     for positions, chosen in ((4, [0, 0, 1]), (1, [2, 1, 1]), (1, [1, 0, 2]), (3, [0, 1, 2])):
         states = torch.randn(2, 3, 2, positions, 5)
         for mine, wanted in zip(ours.update(*states), theirs.update(*states), strict=True):
