@@ -1,5 +1,5 @@
-"""The parts of transformers' `generate` that are ours: the draw, rules for padded rows, where each row ends, and a cache
-and a head that cost less on a CPU."""
+"""The parts of transformers' `generate` that are ours: the draw, rules for padded rows, where each row ends, and a
+cache and a head that cost less on a CPU."""
 
 from __future__ import annotations
 
