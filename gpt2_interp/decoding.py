@@ -10,28 +10,18 @@ numbers that `torch.manual_seed(seed); model.generate(do_sample=True)` draws, an
 from __future__ import annotations
 
 import contextlib
-import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation import (
-    BaseStreamer,
-    NoRepeatNGramLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation import BaseStreamer, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from gpt2_interp.decoding_settings import DecodingSettings
+from gpt2_interp.decoding_steps import Draw, Limits, NoRepeatNGram, head_in_blocks, positions_within, roomy_cache
 from gpt2_interp.errors import InputError
-
-HEAD_BLOCK = 1024  # tokens whose logits are computed at once on a CPU
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,7 @@ class _BatchRun:
         self.streamer = streamer
         self.device = next(model.parameters()).device
         self.width = max(len(row.ids) for row in rows)
-        self.limits = _Limits([row.room for row in rows], self.width, settings.max_seconds, self.device)
+        self.limits = Limits([row.room for row in rows], self.width, settings.max_seconds, self.device)
 
     def generate(self) -> list[list[Generated]]:
         """[row][sequence]"""
@@ -151,12 +141,13 @@ class _BatchRun:
             input_ids[row, width - len(ids) :] = torch.tensor(ids)
             attention_mask[row, width - len(ids) :] = 1
         last = width + int(self.limits.rooms.max())
-        with _positions_within(self.model, last), _head_in_blocks(self.model):
+        with positions_within(self.model, last), head_in_blocks(self.model):
             output = self.model.generate(
                 input_ids=input_ids.to(self.device),
                 attention_mask=attention_mask.to(self.device),
                 logits_processor=LogitsProcessorList(self._processors()),
                 stopping_criteria=StoppingCriteriaList([self.limits]),
+                past_key_values=roomy_cache(last),
                 streamer=self.streamer,
                 **self._arguments(last),
             )  # [rows * sequences, width + new]
@@ -178,7 +169,7 @@ class _BatchRun:
             "early_stopping": self.settings.early_stopping if beam else False,
             "length_penalty": float(self.settings.length_penalty) if beam else 1.0,
             "repetition_penalty": float(self.settings.repetition_penalty),
-            "no_repeat_ngram_size": 0,  # _NoRepeatNGram does it
+            "no_repeat_ngram_size": 0,  # NoRepeatNGram does it
             "pad_token_id": self.tokenizer.pad_token_id,
             "eos_token_id": self.tokenizer.eos_token_id,
         }
@@ -190,7 +181,7 @@ class _BatchRun:
         if settings.no_repeat_ngram:
             beams = settings.num_beams or 1
             padding = [self.width - len(row.ids) for row in self.rows for _ in range(beams)]
-            processors.append(_NoRepeatNGram(settings.no_repeat_ngram, torch.tensor(padding, device=self.device)))
+            processors.append(NoRepeatNGram(settings.no_repeat_ngram, torch.tensor(padding, device=self.device)))
         if settings.is_random:
             if settings.temperature != 1:
                 processors.append(TemperatureLogitsWarper(float(settings.temperature)))
@@ -198,7 +189,7 @@ class _BatchRun:
                 processors.append(TopKLogitsWarper(settings.top_k))
             if settings.top_p is not None and settings.top_p < 1:
                 processors.append(TopPLogitsWarper(float(settings.top_p)))
-            processors.append(_Draw([row.seed for row in self.rows], self.device))
+            processors.append(Draw([row.seed for row in self.rows], self.device))
         return processors
 
     def interrupted(self) -> list[list[Generated]]:
@@ -226,114 +217,6 @@ class _BatchRun:
 def decode(tokenizer, ids: Sequence[int]) -> str:
     """The text of some ids as it is, without special tokens."""
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
-# --- what transformers calls at each step -----------------------------------------------------------------------------
-
-
-class _Draw(LogitsProcessor):
-    """Scores whose largest entry is a draw: probability / Exp(1) noise, a generator a row. Comes last."""
-
-    def __init__(self, seeds: Sequence[int], device: torch.device):
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """scores: [row, vocabulary]"""
-        probabilities = scores.softmax(dim=-1)
-        noise = torch.empty_like(probabilities)
-        for row, generator in zip(noise, self.generators, strict=True):
-            row.exponential_(generator=generator)
-        return probabilities.div_(noise)
-
-
-class _NoRepeatNGram(NoRepeatNGramLogitsProcessor):
-    """As in transformers, but padding is no text: there, padded rows must not repeat their padding, which is EOS.
-
-    padding: [row] columns of padding before each row's text.
-    """
-
-    def __init__(self, size: int, padding: torch.Tensor):
-        super().__init__(size)
-        self.padding = padding
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        columns = torch.arange(input_ids.shape[1], device=input_ids.device)
-        # An id outside the vocabulary: it is banned in vain, and windows with it match no text.
-        text = input_ids.masked_fill(columns < self.padding[:, None], scores.shape[-1])
-        return super().__call__(text, scores)
-
-
-class _Limits(StoppingCriteria):
-    """Stops each row at its own length, and all at the deadline. Remembers the tokens so far, for Ctrl-C."""
-
-    def __init__(self, rooms: Sequence[int], width: int, seconds: float | None, device: torch.device):
-        self.rooms = torch.tensor(rooms, device=device)  # [row]
-        self.width = width
-        self.deadline = None if seconds is None else time.monotonic() + seconds
-        self.ids: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores, **kwargs) -> torch.Tensor:
-        """input_ids: [row * beams, columns] -> [row * beams] bool"""
-        self.ids = input_ids
-        stop = self.rooms <= input_ids.shape[1] - self.width
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            stop = torch.ones_like(stop)
-        return stop.repeat_interleave(len(input_ids) // len(stop))
-
-
-def _inner(model):
-    """The model itself, where PEFT has wrapped it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-@contextlib.contextmanager
-def _positions_within(model, last: int) -> Iterator[None]:
-    """Where a long and a short prompt share a batch, rows that are already full go on while others are written: keep
-    their positions, which nobody reads any more, inside the context, and transformers' reminder of its end unsaid."""
-    inner = _inner(model)
-    limit = inner.config.n_positions
-    if last <= limit:
-        yield
-        return
-
-    def clamp(module, args, kwargs):
-        return args, {**kwargs, "position_ids": kwargs["position_ids"].clamp(max=limit - 1)}
-
-    hook = inner.register_forward_pre_hook(clamp, with_kwargs=True)
-    logger = logging.getLogger("transformers.generation.stopping_criteria")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        hook.remove()
-
-
-@contextlib.contextmanager
-def _head_in_blocks(model) -> Iterator[None]:
-    """The same logits, of a batch on a CPU in 0.6-0.7 of the time.
-
-    For a product of 2-16 rows with the head's matrix (50,257 x 768) the CPU's library first copies the matrix into an
-    order of its own: in blocks that stay in the cache. Under autocast each block would be cast anew for every token.
-    """
-    head = getattr(_inner(model), "lm_head", None)
-    if type(head) is not nn.Linear or head.weight.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        yield
-        return
-    blocks, whole = head.weight.split(HEAD_BLOCK), head.forward
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        """[row, 1, d_model] -> [row, 1, vocabulary]; the prompt's pass too keeps its last position only."""
-        if head.bias is not None or x[..., 0].numel() == 1:
-            return whole(x)
-        return torch.cat([nn.functional.linear(x, block) for block in blocks], dim=-1)
-
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from gpt2_interp.startup import is_offline
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL_CLASSES = {"huggingface": GPT2LMHeadModel, "scratch": ScratchGPT2LMHeadModel}  # --implementation
+TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # a tokenizer's folder has one of them
 # The four published shapes; everything else (50,257 tokens, 1,024 positions) is GPT2Config's default.
 GPT2_SHAPES = {
     "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768},
@@ -42,7 +43,7 @@ GPT2_SHAPES = {
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """A tokenizer by name or folder; vocab.json and merges.txt are enough. Raises InputError."""
     folder = Path(name_or_path)
-    if folder.is_dir() and not any((folder / file).is_file() for file in ("tokenizer.json", "merges.txt")):
+    if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise InputError(  # AutoTokenizer would make one without words
             f"{name_or_path} has no tokenizer (tokenizer.json, or vocab.json and merges.txt): put its files there."
         )
@@ -162,7 +163,7 @@ def load_trained(
         name = base_model or _base_of(adapter)
         model = _load_whole(name, implementation, "--base_model")
         use_fast_layers(model)
-        has_tokenizer = any((folder / file).is_file() for file in ("tokenizer.json", "merges.txt"))
+        has_tokenizer = any((folder / file).is_file() for file in TOKENIZER_FILES)
         tokenizer = load_tokenizer(path if has_tokenizer else name)
         try:
             with warnings.catch_warnings():

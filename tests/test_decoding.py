@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import GPT2LMHeadModel, LogitsProcessorList
+from transformers import LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
 
-from gpt2_interp import decoding
+from gpt2_interp import decoding, decoding_steps
 from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.decoding import GenerationInterrupted, TextStream, generate, token_probabilities
 from gpt2_interp.decoding_settings import DecodingSettings
@@ -124,7 +125,7 @@ def test_the_written_out_model_and_an_adapter_are_models_like_any_other(toy, toy
     scratch = spread(toy_base, "scratch")
     adapted = add_lora(spread(toy_base), ModelArguments(), seed=0)
     with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
+        for name, parameter in adapted.named_parameters():  # as if it were trained
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
     for settings in (MODES[1], MODES[3], DRAWN[-1]):
@@ -246,26 +247,28 @@ def test_a_long_and_a_short_prompt_share_a_batch_up_to_the_context(toy, caplog, 
     assert not model._forward_pre_hooks and "forward" not in vars(model.lm_head)
 
 
-def test_an_end_of_text_ends_its_row_only(toy_base):
-    """The written EOS is no part of the ids; other rows go on."""
+@pytest.mark.parametrize("row", [1, 3])
+def test_an_end_of_text_ends_its_row_only(toy_base, row):
+    """The written EOS is no part of the ids; other rows go on. Row 3 is padded with EOS, which it may write once."""
     model, tokenizer = spread(toy_base), load_tokenizer(str(toy_base))
-    settings = DecodingSettings(max_new_tokens=NEW, no_repeat_ngram=1)
+    eos, settings = tokenizer.eos_token_id, DecodingSettings(max_new_tokens=NEW, no_repeat_ngram=1)
     before = generate(model, tokenizer, PROMPTS, settings)
+    fourth = before[row][0].ids[3]
+    others = [i for i in range(len(PROMPTS)) if fourth not in before[i][0].ids]
+    assert others
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())  # untied
-    fourth = before[1][0].ids[3]
-    assert fourth not in before[1][0].ids[:3] and fourth not in before[3][0].ids
     with torch.no_grad():  # EOS takes the place of that token
-        model.lm_head.weight[[fourth, tokenizer.eos_token_id]] = model.lm_head.weight[[tokenizer.eos_token_id, fourth]]
+        model.lm_head.weight[[fourth, eos]] = model.lm_head.weight[[eos, fourth]]
     after = generate(model, tokenizer, PROMPTS, settings)
-    assert (after[1][0].ids, after[1][0].ended) == (before[1][0].ids[:3], "end of text")
-    assert after[3] == before[3]
-    assert after[1] == generate(model, tokenizer, [PROMPTS[1]], settings)[0]
+    assert (after[row][0].ids, after[row][0].ended) == (before[row][0].ids[:3], "end of text")
+    assert [after[i] for i in others] == [before[i] for i in others]
+    assert after[row] == generate(model, tokenizer, [PROMPTS[row]], settings)[0]
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "top_p"])
 def test_time_ends_a_text_and_keeps_it(toy, monkeypatch, method):
     clock = iter(range(1000))
-    monkeypatch.setattr(decoding.time, "monotonic", lambda: next(clock))  # a second a step
+    monkeypatch.setattr(decoding_steps.time, "monotonic", lambda: next(clock))  # a second a step
     settings = DecodingSettings(method, max_new_tokens=50, max_seconds=6)
     limited = generate(*toy, PROMPTS, settings)
     assert [(len(g.ids), g.ended) for (g,) in limited] == [(6, "time")] * len(PROMPTS)
@@ -325,13 +328,29 @@ def test_autocast_casts_weights_once_and_not_for_every_token(toy):
 
 def test_the_head_in_blocks_is_the_head(toy, monkeypatch):
     model, tokenizer = toy
-    monkeypatch.setattr(decoding, "HEAD_BLOCK", 70)  # the toy's 600 tokens in nine, the last one short
+    monkeypatch.setattr(decoding_steps, "HEAD_BLOCK", 70)  # the toy's 600 tokens in nine, the last one short
     x = torch.randn(5, 1, model.config.n_embd)
     expected = model.lm_head(x)
-    with decoding._head_in_blocks(model):
+    with decoding_steps.head_in_blocks(model):
         assert torch.allclose(model.lm_head(x), expected, atol=1e-5)
         assert torch.equal(model.lm_head(x[:1]), torch.nn.functional.linear(x[:1], model.lm_head.weight))
     assert generate(*toy, PROMPTS, MODES[0]) == [generate(*toy, [prompt], MODES[0])[0] for prompt in PROMPTS]
+
+
+def test_the_cache_with_room_is_transformers_cache():
+    """[row, head, position, d_head], through beam search's choices of rows; what was there before is not copied."""
+    torch.manual_seed(0)
+    ours, theirs = decoding_steps.RoomyLayer(9), DynamicLayer()
+    for positions, chosen in ((4, [0, 0, 1]), (1, [2, 1, 1]), (1, [1, 0, 2]), (3, [0, 1, 2])):
+        states = torch.randn(2, 3, 2, positions, 5)
+        for mine, wanted in zip(ours.update(*states), theirs.update(*states), strict=True):
+            assert torch.equal(mine, wanted)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+        before = ours.keys.data_ptr()
+        ours.reorder_cache(torch.tensor(chosen))
+        theirs.reorder_cache(torch.tensor(chosen))
+        assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+        assert ours.keys.data_ptr() == before
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[3], MODES[6]], ids=str)
@@ -429,7 +448,7 @@ def test_ctrl_c_hands_on_what_the_stream_held(toy):
     assert len(generated.ids) == 7 and "".join(pieces) == generated.text
 
 
-# --- probabilities ------------------------------------------------------------------------------------------------------
+# --- probabilities ------------------------------------------------------------------------------------------
 
 
 def test_token_probabilities_are_the_models_own(toy):
@@ -445,7 +464,6 @@ def test_token_probabilities_are_the_models_own(toy):
         assert token.rank == 1 + order.index(ids[k])
         assert [i for i, _ in token.alternatives] == order[:3]
         assert [q for _, q in token.alternatives] == pytest.approx(p[order[:3]].tolist(), rel=1e-4)
-    assert all(
-        token.rank == 1 for token in token_probabilities(model, prompt, generate(*toy, [prompt], MODES[0])[0][0].ids)
-    )
+    greedy = generate(*toy, [prompt], MODES[0])[0][0].ids
+    assert [token.rank for token in token_probabilities(model, prompt, greedy)] == [1] * NEW
     assert token_probabilities(model, prompt, []) == []

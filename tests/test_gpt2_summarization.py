@@ -201,7 +201,9 @@ def test_resume_continues_as_if_nothing_had_happened(news_run, base_flags, tmp_p
 
 
 def test_lora_keeps_the_adapter_only(root, base_flags, toy_base):
-    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=adapters", "--tuning=lora") == 0
+    """Trained on the written-out GPT-2, read by Hugging Face's."""
+    flags = ["--run_name=adapters", "--tuning=lora", "--implementation=scratch"]
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", *flags) == 0
     folder = RunPaths("adapters", root).model_outputs / "final_model"
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= files(folder)
     assert "model.safetensors" not in files(folder)
@@ -356,8 +358,10 @@ def test_local_rows_and_a_new_tokenizer_from_random_weights(root, tmp_path):
         "--config_name=gpt2", "--config_overrides=n_layer=1,n_head=2,n_embd=16,n_positions=300",
         "--new_tokenizer_size=500", f"--train_file={tmp_path}/train.jsonl",
         f"--validation_file={tmp_path}/validation.jsonl", "--text_column=doc", "--summary_column=tldr",
-        *SMALL, f"--root={root}", "--run_name=own",
+        *SMALL, f"--root={root}", "--run_name=own", "--implementation=scratch",
     ) == 0  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(RunPaths("own", root).model_outputs / "final_model")
+    assert type(model).__name__ == "GPT2LMHeadModel" and model.config.architectures == ["GPT2LMHeadModel"]
     metrics = json.loads((RunPaths("own", root).model_outputs / "metrics.json").read_text())
     assert any("no test file" in note for note in metrics["notes"])
     assert SnapshotStore(RunPaths("own", root)).run_info()["data"]["test"]["source"].endswith("validation.jsonl")
