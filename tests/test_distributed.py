@@ -65,5 +65,5 @@ def test_two_processes_train_as_one(toy_base, tmp_path, tuning, in_two):
     # one process speaks and writes, once
     assert printed.count("results are in") == 1
     samples = [json.loads(line) for line in (two.model_outputs / "samples.jsonl").open()]
-    assert [sample["step"] for sample in samples] == [4, 8]
+    assert [sample["step"] for sample in samples] == [0, 4, 8]
     assert {p.name for p in two.checkpoints.glob("*/rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}

@@ -237,7 +237,7 @@ def test_the_embedded_base_writes_the_same_on_100_real_prompts(real_data, num_be
     assert len(texts) == 100
     for first in range(0, 100, 25):
         batch = tokenizer(texts[first : first + 25], return_tensors="pt", padding=True)
-        settings = {"max_new_tokens": 20, "num_beams": num_beams, "do_sample": False}
+        settings = {"max_new_tokens": 10, "num_beams": num_beams, "do_sample": False}
         theirs, ours = (m.generate(**batch, **settings, pad_token_id=tokenizer.pad_token_id) for m in models)
         assert torch.equal(theirs, ours)
 

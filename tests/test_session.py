@@ -410,8 +410,10 @@ def test_at_a_terminal(tmp_path):
     assert b"probabilities are on" in until(b"> ")
     os.write(terminal, f"/save {tmp_path / 's.jsonl'}\n".encode())
     until(b"> ")
+    time.sleep(1)  # Python may miss a Ctrl-C between showing the sign and waiting for a key
     os.write(terminal, b"\x03")
     until(b"so does Ctrl-C once more")
+    time.sleep(1)
     os.write(terminal, b"\x03")
     until(b"interrupted")
     _, status = os.waitpid(process, 0)
