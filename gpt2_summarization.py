@@ -118,6 +118,7 @@ def main() -> None:
     if is_main:
         run_files.prepare(paths, experiment)
         base_result = test.score(base.to(training.device), "base")
+        base_samples = test.samples(base, base_result.generated)
         say(f"  base: {base_result.summary()}")
 
     # --- training, a snapshot at every checkpoint ------------------------------------------------------------
@@ -142,7 +143,13 @@ def main() -> None:
             SnapshotRecorder(
                 store, probes, run_info, tokenizer, schedule=experiment.snapshot_schedule, measures=experiment.measures
             ),
-            SampleWriter(test.sample, test.sample_rows, str(paths.logs), run_files.line_writer(samples_file)),
+            SampleWriter(
+                test.sample,
+                test.sample_rows,
+                str(paths.logs),
+                run_files.line_writer(samples_file),
+                first=base_samples if is_main else None,
+            ),
             *([EarlyStoppingCallback(patience)] if patience else []),
         ],
         flush_before_seal=[paths.metrics, paths.attention, paths.latent, paths.logs, paths.model_outputs],
@@ -163,15 +170,22 @@ def main() -> None:
 
     # --- what came out of it ---------------------------------------------------------------------------------
     last_step = trainer.state.global_step
-    best_step = run_files.save_models(trainer, tokenizer, paths, model_args)  # leaves the best weights in the model
+    plain_text = not any(row["source"] for row in corpus.train)
+    # leaves the best weights in the model
+    best_step = run_files.save_models(trainer, tokenizer, paths, model_args, data_args, plain_text)
     tuned_result = test.score(trainer.model, "tuned")
     say(f"  tuned (step {best_step} of {last_step}): {tuned_result.summary()}")
     baselines = test.baselines(trainer.model)
     for name, result in baselines.items():
         say(f"  {name.replace('_', ' ')}: {result.summary()}")
     results = {"base": base_result, "tuned": tuned_result, **baselines}
+    judges = {"tuned": trainer.model}
+    if not model_args.config_name:  # random weights can't judge
+        judges["base"] = load_base(model_args, training.seed, ())[0].to(training.device)
+    quality = test.text_quality({"base": base_result, "tuned": tuned_result}, judges)
     metrics = {
-        **{name: result.scores for name, result in results.items()},
+        **{name: result.scores | quality.get(name, {}) for name, result in results.items()},
+        "reference": quality["reference"],
         "best_step": best_step,
         "test": corpus.provenance["test"],
         "notes": corpus.notes,
@@ -181,7 +195,6 @@ def main() -> None:
     write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
     steps = {"best": best_step, "final": last_step}
-    plain_text = not any(row["source"] for row in corpus.train)
     run_files.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
     raise_full_disk_of_threads()
     write_json(paths.model_outputs / "metrics.json", metrics)  # last: its presence says that the run is finished

@@ -7,6 +7,7 @@
 reads   interpretability_metrics/<run>/, attention_analysis/<run>/, latent_space_evolution/<run>/, model_outputs/<run>/
 writes  interpretability_metrics/<run>/claims.json                      every change, tested: which may be claimed
         visualizations/<run>/learning_timeline.png .html                loss, use of the source, twins, displacement
+        visualizations/<run>/sample_quality.png .html                   variety, repetition, length of its samples
         visualizations/<run>/head_changes.png .html                     which heads changed by more than chance
         visualizations/<run>/temporal_metrics_evolution.png .html       attention and hidden states over time
         visualizations/<run>/attention_head_evolution.gif .html         entropy of every head and its change
@@ -42,6 +43,7 @@ from gpt2_interp import (
     hidden_figures,
     learning_figures,
     neuron_figures,
+    sample_figures,
     spectra_figures,
 )
 from gpt2_interp.claims import summary, write_claims
@@ -55,6 +57,7 @@ from gpt2_interp.snapshots import SnapshotStore, write_atomically
 
 PICTURES = {  # name: {suffix: how to draw it}
     "learning_timeline": {".png": learning_figures.timeline_png, ".html": learning_figures.timeline_plotly},
+    "sample_quality": {".png": sample_figures.sample_png, ".html": sample_figures.sample_plotly},
     "head_changes": {".png": change_figures.head_changes_png, ".html": change_figures.head_changes_plotly},
     "temporal_metrics_evolution": {".png": figures.temporal_png, ".html": figures.temporal_plotly},
     "attention_head_evolution": {".gif": animation.head_gif, ".html": animation.head_plotly},

@@ -208,6 +208,7 @@ def generation(data: Path, repeats: int) -> dict:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from gpt2_interp.decoding import generate
+    from gpt2_interp.decoding_settings import DecodingSettings
     from gpt2_interp.models import load_tokenizer, use_fast_layers
     from gpt2_interp.precision import Precision
 
@@ -227,7 +228,7 @@ def generation(data: Path, repeats: int) -> dict:
             for batch_size in (16, 1):
                 start = time.perf_counter()
                 generate(
-                    model, tokenizer, prompts, TARGET, batch_size=batch_size,
+                    model, tokenizer, prompts, DecodingSettings(max_new_tokens=TARGET), batch_size=batch_size,
                     context=lambda name=name: Precision(name, "").autocast(device),
                 )  # fmt: skip
                 seconds.setdefault(f"{name}, batch {batch_size}", []).append(time.perf_counter() - start)

@@ -281,7 +281,7 @@ def pattern_gif(m: Measurements) -> bytes:
                     ax.axvline(boundary - 0.5, color="#7fd4ff", linewidth=0.7)
         for ax in axes.ravel()[len(data.heads) :]:
             ax.remove()
-        _token_ticks(axes, data.tokens, side)
+        token_ticks(axes, data.tokens, side)
         canvas.figure.colorbar(
             images[0],
             ax=axes,
@@ -302,7 +302,7 @@ def pattern_gif(m: Measurements) -> bytes:
     return gif_bytes(frames, step_durations(len(frames)))
 
 
-def _token_ticks(axes: np.ndarray, tokens: list[str], side: float) -> None:
+def token_ticks(axes: np.ndarray, tokens: list[str], side: float) -> None:
     """Token labels at the outer edges, as many as are legible."""
     every = max(1, -(-len(tokens) // int(side * 14)))
     shown = range(0, len(tokens), every)

@@ -55,6 +55,11 @@ class ModelArguments:
     new_tokenizer_size: int | None = flag(
         None, "With --config_name: learn a new byte-level BPE of this many tokens from the training text."
     )
+    implementation: str = flag(
+        "huggingface",
+        "The same GPT-2, as Hugging Face's code or as the one written out in gpt2_interp/scratch_gpt2.py.",
+        choices=["huggingface", "scratch"],
+    )
     copying_start: bool = flag(
         False,
         "With --config_name: two heads begin with the pattern of copying (a previous-token head, an induction head), "
@@ -182,7 +187,11 @@ class ExperimentArguments:
         choices=["auto", "fp32", "bf16", "fp16"],
     )
     num_beams: int = flag(1, "Beams when summaries are generated; 1 is greedy.")
-    samples_per_checkpoint: int = flag(4, "Outputs generated at every checkpoint, for TensorBoard and samples.jsonl.")
+    samples_per_checkpoint: int = flag(
+        16,
+        "Outputs generated at every checkpoint, for samples.jsonl and sample_quality.png, which takes 8; TensorBoard "
+        "shows 4 of them.",
+    )
     early_stopping_patience: int | None = flag(
         None, "Stop after so many evaluations in a row without improvement of --metric_for_best_model."
     )
@@ -394,6 +403,8 @@ def validate(
         raise InputError("--learning_rate must be above 0.")
     if experiment.early_stopping_patience is not None and experiment.early_stopping_patience < 1:
         raise InputError("--early_stopping_patience must be at least 1.")
+    if experiment.samples_per_checkpoint < 0:
+        raise InputError("--samples_per_checkpoint must be at least 0.")
     if experiment.num_beams < 1:
         raise InputError("--num_beams must be at least 1.")
     if training.save_strategy not in ("steps", "epoch"):

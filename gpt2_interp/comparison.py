@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,28 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gpt2_interp.arguments import DataArguments, ExperimentArguments
 from gpt2_interp.corpora import Row
-from gpt2_interp.decoding import generate
+from gpt2_interp.decoding import Generated, decode, generate
+from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.evaluation import ROUGE_TYPES, TargetLosses, lead3, loss_scores, rouge_scores, target_losses
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import fact_recall, stated_facts
+from gpt2_interp.intervals import share_interval
 from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.text_quality import FEWEST_TEXTS, compare
 
 WRITTEN_STORIES = 16  # creative writing is scored by perplexity; this many stories are written for reading
+JUDGED_TEXTS = 64  # outputs, and references, that are judged as texts whatever they should say
 PLAIN_TEXT_PROMPT = 16  # tokens of a text without prompt that begin its continuation
 
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of one model on the test rows, and its outputs in the rows' order (for stories, of the first few)."""
+    """Scores of one model on the test rows, and its outputs in the rows' order (for stories, of the first few), also as
+    they were generated."""
 
     scores: dict[str, float]
     outputs: list[str]
+    generated: list[Generated] = field(default_factory=list)
 
     def summary(self) -> str:
         shown = ["rouge1", "rouge2", "rougeL", "fact_recall", "perplexity"]
@@ -66,43 +72,113 @@ class TestRows:
         self.tokenizer = builder.tokenizer
         self.examples = list(examples)
         self.is_summarization = data.task == "summarization"
-        self.rows = list(rows) if self.is_summarization else list(rows)[:WRITTEN_STORIES]
+        written = max(WRITTEN_STORIES, experiment.samples_per_checkpoint)
+        self.rows = list(rows) if self.is_summarization else list(rows)[:written]
         # Room for the target, but never more than half of a short context.
         self.new_tokens = min(data.max_target_length, builder.n_positions // 2)
         self.prompts = [self._prompt(row) for row in self.rows]
         self.has_facts = self.is_summarization and len(self.rows) > 1 and all("facts" in row for row in self.rows)
         self.sample_rows = self.rows[: experiment.samples_per_checkpoint]
+        judged = self.rows[: max(JUDGED_TEXTS, len(self.sample_rows))]
+        self.references = [self._reference(row, prompt) for row, prompt in zip(judged, self.prompts, strict=False)]
 
     def _prompt(self, row: Row) -> list[int]:
         if row["source"]:
             return self.builder.prompt_ids(row["source"], self.new_tokens)
         return self.tokenizer(row["target"], add_special_tokens=False)["input_ids"][:PLAIN_TEXT_PROMPT]
 
-    def _generate(self, model, prompts, description: str) -> list[str]:
-        return generate(
+    def _reference(self, row: Row, prompt: Sequence[int]) -> Example:
+        """The reference behind the prompt that a model is given, cut where an output would have to end."""
+        text = f" {row['target'].strip()}" if row["source"] else row["target"]
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"][0 if row["source"] else len(prompt) :]
+        return self._behind(prompt, [*ids, self.tokenizer.eos_token_id][: self.new_tokens])
+
+    def _behind(self, prompt: Sequence[int], target: Sequence[int]) -> Example:
+        return Example("", "", tuple(prompt), (), tuple(target))
+
+    def _generate(self, model, prompts, description: str) -> list[Generated]:
+        results = generate(
             model,
             self.tokenizer,
             prompts,
-            self.new_tokens,
-            num_beams=self.experiment.num_beams,
-            # Greedy stories repeat themselves; summaries are compared, so they must not depend on luck.
-            top_p=None if self.is_summarization else 0.9,
-            seed=self.training.seed,
-            batch_size=4 * self.training.per_device_eval_batch_size // self.experiment.num_beams or 1,
+            self._decoding(),
+            seeds=[self.training.seed + row for row in range(len(prompts))],
+            batch_size=4 * self.training.per_device_eval_batch_size,
             description=description,
             context=self.autocast,
         )
+        return [sequences[0] for sequences in results]
 
-    def sample(self, model) -> list[str]:
-        """Outputs for the few rows that every checkpoint shows."""
-        return self._generate(model, self.prompts[: len(self.sample_rows)], "samples")
+    def _decoding(self) -> DecodingSettings:
+        """Greedy stories repeat themselves; summaries are compared, so they must not depend on luck."""
+        if not self.is_summarization:
+            return DecodingSettings("top_p", top_p=0.9, max_new_tokens=self.new_tokens)
+        if self.experiment.num_beams == 1:
+            return DecodingSettings("greedy", max_new_tokens=self.new_tokens)
+        return DecodingSettings("beam", num_beams=self.experiment.num_beams, max_new_tokens=self.new_tokens)
+
+    def sample(self, model) -> list[dict[str, Any]]:
+        """Outputs for the few rows that every checkpoint shows, as `samples` describes them."""
+        return self.samples(model, self._generate(model, self.prompts[: len(self.sample_rows)], "samples"))
+
+    def samples(self, model, generated: Sequence[Generated]) -> list[dict[str, Any]]:
+        """What this model wrote for the sample rows: "generated", whether it "finished" by itself, "nll" (nats) of its
+        "tokens" under this model; and the same of the references behind the same prompts, as far as an output may
+        reach: "reference_cut", "reference_finished", "reference_nll", "reference_tokens"."""
+        generated = generated[: len(self.sample_rows)]
+        texts, references = self._as_examples(generated), self.references[: len(self.sample_rows)]
+        own, human = self._losses(model, texts), self._losses(model, references)
+        return [
+            {
+                "generated": one.text.strip(),
+                "finished": self._is_finished(text),
+                "nll": round(float(own.total[i]), 4),
+                "tokens": int(own.tokens[i]),
+                "reference_cut": decode(self.tokenizer, reference.target_ids).strip(),
+                "reference_finished": self._is_finished(reference),
+                "reference_nll": round(float(human.total[i]), 4),
+                "reference_tokens": int(human.tokens[i]),
+            }
+            for i, (one, text, reference) in enumerate(zip(generated, texts, references, strict=True))
+        ]
+
+    def _as_examples(self, generated: Sequence[Generated]) -> list[Example]:
+        """Outputs behind their prompts; the end of text is part of one that ended by itself."""
+        eos = self.tokenizer.eos_token_id
+        return [
+            self._behind(prompt, [*one.ids, *([eos] if one.ended == "end of text" else [])])
+            for prompt, one in zip(self.prompts, generated, strict=False)
+        ]
+
+    def _is_finished(self, text: Example) -> bool:
+        return text.target_ids[-1] == self.tokenizer.eos_token_id
+
+    def text_quality(self, results: Mapping[str, Result], judges: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+        """Of the first outputs of each result, and of their references (as "reference"): the numbers of `text_quality`,
+        the share that ended by themselves, and their perplexity under each judge (a model)."""
+        generated = {name: result.generated[: len(self.references)] for name, result in results.items()}
+        texts = {name: [one.text.strip() for one in of_model] for name, of_model in generated.items()}
+        texts["reference"] = [decode(self.tokenizer, example.target_ids).strip() for example in self.references]
+        scores = compare(texts)
+        judged = {name: self._as_examples(of_model) for name, of_model in generated.items()}
+        for name, examples in (*judged.items(), ("reference", self.references)):
+            if len(examples) < FEWEST_TEXTS:
+                continue
+            ended = sum(map(self._is_finished, examples))
+            low, high = share_interval(ended, len(examples))
+            scores[name] |= {"finished": ended / len(examples), "finished_low": low, "finished_high": high}
+            for judge, model in judges.items():
+                found = loss_scores(self._losses(model, examples))
+                scores[name] |= {f"judged_by_{judge}{end}": found[f"perplexity{end}"] for end in ("", "_low", "_high")}
+        return scores
 
     def score(self, model, name: str) -> Result:
         """Loss and perplexity, of each source of a mixture too, with ROUGE of generated summaries, or the perplexity
         under a shuffled prompt."""
         model.eval()
         scores: dict[str, float] = {"n": len(self.examples)}
-        outputs = self._generate(model, self.prompts, f"{name}: generating")
+        generated = self._generate(model, self.prompts, f"{name}: generating")
+        outputs = [one.text.strip() for one in generated]
         if self.is_summarization:
             scores |= self._text_scores(outputs)
         losses = self._losses(model, self.examples)
@@ -113,7 +189,7 @@ class TestRows:
         if not self.is_summarization and sum(bool(example.source_ids) for example in self.examples) > 1:
             shuffled = self._losses(model, shuffled_prompts(self.examples, self.builder.n_positions))
             scores |= self._loss_scores(shuffled, "_shuffled_prompt")
-        return Result(scores, outputs)
+        return Result(scores, outputs, generated)
 
     def _losses(self, model, examples: Sequence[Example]) -> TargetLosses:
         return target_losses(model, examples, self.training.per_device_eval_batch_size, self.autocast)
@@ -141,9 +217,10 @@ class TestRows:
             return {}
         outputs = {"lead3": [lead3(row["source"]) for row in self.rows]}
         if self.has_facts:
-            outputs["tuned_shuffled_source"] = self._generate(
+            shuffled = self._generate(
                 tuned, [*self.prompts[1:], self.prompts[0]], "tuned, shuffled articles: generating"
             )
+            outputs["tuned_shuffled_source"] = [one.text.strip() for one in shuffled]
         return {name: Result(self._text_scores(texts), texts) for name, texts in outputs.items()}
 
 

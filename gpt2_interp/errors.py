@@ -18,8 +18,8 @@ LESS_MEMORY = "shorten --max_source_length, use --activation_checkpointing or --
 class DiskFullError(InputError):
     """What was being written does not fit the disk; nothing written earlier is touched."""
 
-    def __init__(self, what: str):
-        super().__init__(f"disk is full while {what}: {DISK_ADVICE}")
+    def __init__(self, what: str, advice: str | None = None):
+        super().__init__(f"disk is full while {what}: {advice or DISK_ADVICE}")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -13,13 +13,12 @@ import evaluate
 import numpy as np
 import torch
 from rouge_score import rouge_scorer, scoring
-from scipy.stats import bootstrap
 
 from gpt2_interp.examples import IGNORED, Example
+from gpt2_interp.intervals import interval
 from gpt2_interp.packing import pack, packed_attention, packed_token_losses
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-RESAMPLES = 2000
 
 
 # --- loss ------------------------------------------------------------------------------------------------------
@@ -97,20 +96,6 @@ def loss_scores(losses: TargetLosses, suffix: str = "") -> dict[str, float]:
             f"perplexity{suffix}_high": perplexity(high),
         }
     return scores
-
-
-def interval(statistic: Callable, *data: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95% percentile bootstrap bounds of a statistic of paired per-example arrays, examples resampled together."""
-    result = bootstrap(
-        data,
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 # --- ROUGE -----------------------------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ class ExampleBuilder:
         if self.block_size is None:
             return self._fit(source, target, report)
         if not source:
-            blocks = _blocks(target, self.block_size)
+            blocks = cut_into_blocks(target, self.block_size)
             if self.first_block_only and len(blocks) > 1:
                 report.cut_targets += 1
                 del blocks[1:]
@@ -262,7 +262,7 @@ def _chunks(rows: Iterable, size: int) -> Iterator[list]:
         yield chunk
 
 
-def _blocks(ids: list[int], size: int) -> list[list[int]]:
+def cut_into_blocks(ids: list[int], size: int) -> list[list[int]]:
     """`ids` cut into blocks of `size`, the last one shorter. A last block of one token would predict nothing: the block
     before it gives it one of its own."""
     starts = list(range(0, len(ids), size))

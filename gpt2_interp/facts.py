@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2_interp.evaluation import interval
+from gpt2_interp.intervals import interval
 
 Fact = Mapping[str, Any]  # "slot", "stated", "forms", as synthetic_corpus.py describes them
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -97,3 +98,16 @@ def _text_records(path: Path, unit: str) -> Iterator[tuple[str, dict]]:
             if has_text:
                 lines = list(lines)
                 yield f"{path}, line {lines[0][0]}", {"text": "".join(line for _, line in lines).strip()}
+
+
+def whole_text(path: str, flag: str) -> str:
+    """A file as one text, without byte order mark; "-" is the standard input. Raises InputError, which names `flag`."""
+    if not path:
+        raise InputError(f"write {flag} FILE.")
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{flag} {path} is not UTF-8 text: convert it first.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise InputError(f"{flag} {path} can't be read ({getattr(error, 'strerror', error)}).") from None

@@ -83,7 +83,7 @@ SCALAR_INTRODUCTION = """\
 In TensorBoard under `logs/<run>/`. Those of `train/` and `eval/` are also in
 `interpretability_metrics/<run>/training_log.jsonl`, `train/loss` as `loss` and `eval/loss` as `eval_loss`, beside `step`.
 Those of `hparams/` are written at the end of a run for the HPARAMS tab, with the run's main settings; so are those of
-`rouge/`. Generated samples are under TEXT, at every checkpoint.
+`rouge/`. Generated samples are under TEXT, at every checkpoint (the first 4 of them), and numbers of all under `samples/`.
 """
 
 SCORE_INTRODUCTION = """\
@@ -92,6 +92,12 @@ SCORE_INTRODUCTION = """\
 `model_outputs/<run>/metrics.json` has them for `base`, `tuned` (best_model), `lead3` and, where the facts of the references
 are known, `tuned_shuffled_source` (the tuned model on the next row's article), each with 95% bootstrap bounds over rows
 (`_low`, `_high`).
+
+From `texts` on the numbers are of the texts themselves, whatever they should say, and `reference` has them too: the
+rows' own targets for the same prompts, the anchor without which none of them means anything. Words are runs of letters and digits
+(don't is one), and each punctuation mark counts as one in an n-gram; that suits scripts with spaces between words. The
+simulated coverage of the jackknife's intervals, nominal 95%, is 95 to 97% for 16 and 64 texts (`tests/test_text_quality.py`
+repeats it with fewer).
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterable
@@ -9,15 +10,27 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Tokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.activations import NewGELUActivation
 
 from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.copying_start import start_copying
 from gpt2_interp.errors import InputError
+from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel
 from gpt2_interp.startup import is_offline
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODEL_CLASSES = {"huggingface": GPT2LMHeadModel, "scratch": ScratchGPT2LMHeadModel}  # --implementation
+TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # a tokenizer's folder has one of them
 # The four published shapes; everything else (50,257 tokens, 1,024 positions) is GPT2Config's default.
 GPT2_SHAPES = {
     "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768},
@@ -30,6 +43,10 @@ GPT2_SHAPES = {
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """A tokenizer by name or folder; vocab.json and merges.txt are enough. Raises InputError."""
     folder = Path(name_or_path)
+    if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise InputError(  # AutoTokenizer would make one without words
+            f"{name_or_path} has no tokenizer (tokenizer.json, or vocab.json and merges.txt): put its files there."
+        )
     try:
         if folder.is_dir() and not (folder / "tokenizer.json").exists() and (folder / "merges.txt").exists():
             tokenizer = GPT2Tokenizer.from_pretrained(folder)  # AutoTokenizer wants a config.json too
@@ -87,7 +104,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerBase:
 
 def load_base(
     arguments: ModelArguments, seed: int, training_texts: Iterable[str]
-) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The untouched base in float32 and its tokenizer. Random weights depend on `seed` alone."""
     dropout = {name: getattr(arguments, name) for name in ("attn_pdrop", "resid_pdrop", "embd_pdrop")}
     if arguments.config_name:
@@ -105,7 +122,10 @@ def load_base(
             }
         )
         torch.manual_seed(seed)
-        model = GPT2LMHeadModel(config)
+        try:
+            model = MODEL_CLASSES[arguments.implementation](config)
+        except ValueError as error:  # a variant of GPT-2 that is not written out
+            raise InputError(f"--implementation {arguments.implementation}: {error}.") from None
         if arguments.copying_start:
             if config.n_layer < 2 or (config.n_embd // config.n_head) % 2:
                 raise InputError("--copying_start takes at least 2 layers, and heads of an even width.")
@@ -115,7 +135,7 @@ def load_base(
         if (Path(name) / "adapter_config.json").exists():
             raise InputError(f"{name} is a LoRA adapter: start from a whole model, such as its base.")
         tokenizer = load_tokenizer(arguments.tokenizer_name or name)
-        model = _load_weights(name, dropout)
+        model = _load_weights(name, dropout, arguments.implementation)
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: "
@@ -124,6 +144,91 @@ def load_base(
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     use_fast_layers(model)
     return model, tokenizer
+
+
+def load_trained(
+    path: str,
+    implementation: str = "huggingface",
+    base_model: str | None = None,
+    device: torch.device | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model for use: in eval mode, float32, on `device` (by default the best there is), with its tokenizer.
+
+    path: a folder with a whole model, a name on the Hub, or a folder with a LoRA adapter, which is merged into
+    its base: `base_model`, or the one that adapter_config.json names. Raises InputError.
+    """
+    folder = Path(path)
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        name = base_model or _base_of(adapter)
+        model = _load_whole(name, implementation, "--base_model")
+        use_fast_layers(model)
+        has_tokenizer = any((folder / file).is_file() for file in TOKENIZER_FILES)
+        tokenizer = load_tokenizer(path if has_tokenizer else name)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # a name of transformers that peft still uses
+                model = PeftModel.from_pretrained(model, path).merge_and_unload(safe_merge=True)
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+            raise InputError(
+                f"the adapter in {path} can't be put on {name}: {_first_line(error)}; give its base with --base_model."
+            ) from None
+    else:
+        if base_model is not None:
+            raise InputError(f"--base_model belongs to a LoRA adapter, and {path} is none: leave it out.")
+        model = _load_whole(path, implementation, "--model_path")
+        use_fast_layers(model)
+        tokenizer = load_tokenizer(path)
+    if len(tokenizer) > model.config.vocab_size:
+        raise InputError(
+            f"{path}: the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: "
+            f"they don't belong together."
+        )
+    return model.eval().to(device or best_device()), tokenizer
+
+
+def best_device() -> torch.device:
+    """CUDA, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _base_of(adapter: Path) -> str:
+    """Name or folder of an adapter's base. A relative folder is looked for here and in the repository."""
+    try:
+        name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if not isinstance(name, str):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{adapter} does not say which base it belongs to: give it with --base_model.") from None
+    in_repository = REPOSITORY / name
+    return str(in_repository) if not Path(name).is_dir() and in_repository.is_dir() else name
+
+
+def _load_whole(name: str, implementation: str, flag: str) -> PreTrainedModel:
+    """A whole model's weights, none of them missing. Raises InputError, which names `flag`."""
+    if Path(name).is_file():
+        raise InputError(f"{flag} {name} is a file: give the folder that holds it.")
+    try:
+        config = GPT2Config.from_pretrained(name)
+        if config.model_type != "gpt2":
+            raise InputError(f"{name} is a {config.model_type} model; this project works with GPT-2 models.")
+        model, report = MODEL_CLASSES[implementation].from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(_not_found("model", name, flag, error)) from None
+    except (RuntimeError, SafetensorError) as error:
+        raise InputError(f"the weights in {name} can't be loaded: {_first_line(error)}.") from None
+    if report["missing_keys"]:
+        raise InputError(f"the weights in {name} are incomplete: {sorted(report['missing_keys'])[0]} is missing.")
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
 
 
 def use_fast_layers(model: GPT2LMHeadModel) -> None:
@@ -154,12 +259,12 @@ class FastDropout(nn.Dropout):
         return torch.where(is_dropped, 0.0, x * (65536 / (65536 - dropped)))
 
 
-def _load_weights(name: str, dropout: dict[str, float]) -> GPT2LMHeadModel:
+def _load_weights(name: str, dropout: dict[str, float], implementation: str) -> PreTrainedModel:
     try:
         config = GPT2Config.from_pretrained(name)
         if config.model_type != "gpt2":
             raise InputError(f"{name} is a {config.model_type} model; this project measures GPT-2 models.")
-        return GPT2LMHeadModel.from_pretrained(name, dtype=torch.float32, **dropout)
+        return MODEL_CLASSES[implementation].from_pretrained(name, dtype=torch.float32, **dropout)
     except (OSError, ValueError) as error:
         raise InputError(_not_found("model", name, "--model_name_or_path", error)) from None
 

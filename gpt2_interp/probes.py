@@ -120,7 +120,7 @@ class ProbeSet:
             "pattern": [
                 {
                     "id": e.id,
-                    "tokens": [_readable(i, tokenizer) for i in e.input_ids],
+                    "tokens": [readable_token(i, tokenizer) for i in e.input_ids],
                     "token_ids": list(e.input_ids),
                     **_sizes(e),
                 }
@@ -132,7 +132,7 @@ class ProbeSet:
     def tokens(self, tokenizer=None) -> dict[int, str]:
         """The readable text of every token that occurs in `examples`."""
         ids = sorted({token for e in self.examples for token in e.input_ids})
-        return {token: _readable(token, tokenizer) for token in ids}
+        return {token: readable_token(token, tokenizer) for token in ids}
 
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:
@@ -149,7 +149,7 @@ def _sizes(example: Example) -> dict[str, int]:
     }
 
 
-def _readable(token_id: int, tokenizer) -> str:
+def readable_token(token_id: int, tokenizer) -> str:
     if tokenizer is None:
         return str(token_id)
     text = tokenizer.decode([token_id])

@@ -133,7 +133,16 @@ def aligned_umap(states: np.ndarray, n_neighbors: int, min_dist: float, seed: in
     import numba
     from umap.layouts import optimize_layout_aligned_euclidean
     from umap.spectral import spectral_layout
-    from umap.umap_ import find_ab_params, fuzzy_simplicial_set, make_epochs_per_sample
+    from umap.umap_ import (
+        compute_membership_strengths,
+        find_ab_params,
+        fuzzy_simplicial_set,
+        make_epochs_per_sample,
+        smooth_knn_dist,
+    )
+
+    for compiled in (smooth_knn_dist, compute_membership_strengths):
+        compiled.enable_caching()  # of fuzzy_simplicial_set: they take 7 s to compile, longer than all the rest
 
     random_state = np.random.RandomState(seed)
     graphs = []  # one fuzzy neighbour graph [example, example] per step, sparse

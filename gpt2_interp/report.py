@@ -7,6 +7,7 @@ becomes a sentence. What a definition says comes from the measure table. Imports
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,19 @@ from gpt2_interp.plotly_panels import figure_fragment
 from gpt2_interp.report_chapters import SECTIONS, Chapter
 from gpt2_interp.report_claims import VERDICTS, ablation_section, claims_section, costs_section
 from gpt2_interp.report_scores import (
+    QUALITY,
     TUNINGS,
     notes_of,
     plain,
+    quality_table,
     read_rows,
     read_scores,
     score_sentences,
     score_table,
     spread_samples,
 )
+from gpt2_interp.sample_figures import sample_plotly
+from gpt2_interp.scalars import SCORES
 from gpt2_interp.snapshots import write_atomically
 
 LARGEST_REPORT = 15_000_000  # bytes
@@ -53,6 +58,7 @@ def write_run_report(m: Measurements) -> Path:
         score_note=score_note,
         score_sentences=score_sentences(scores),
         score_notes=notes_of(scores),
+        quality=quality_section(m, scores),
         probe_notes=notes_of(m.probe_set),
         predictions=read_rows(m.paths.model_outputs / "predictions.jsonl", SAMPLES_SHOWN),
         samples=spread_samples(read_rows(m.paths.model_outputs / "samples.jsonl")),
@@ -85,6 +91,23 @@ def summary(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]
     rows.append(("snapshots", f"{len(m.steps)}, at steps {_list(m.steps)}"))
     rows += [("device", info.get("device")), ("started", info.get("created")), ("git commit", info.get("git_commit"))]
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def quality_section(m: Measurements, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said about the texts themselves: the table, the figure over the checkpoints, and their definitions."""
+    picture, interactive, note = None, None, ""
+    try:
+        interactive = Markup(figure_fragment(sample_plotly(m), "figure-sample_quality"))
+        picture, note, _ = _picture(m.paths.visualizations / "sample_quality.png", FOR_TEXT // 2)
+    except InputError as problem:
+        note = f"No picture: {problem}"
+    return {
+        "table": quality_table(scores),
+        "picture": picture,
+        "interactive": interactive,
+        "note": note,
+        "definitions": [score for score in SCORES if re.sub("<.*>", "2", score.name) in (*QUALITY, "texts")],
+    }
 
 
 def settings(info: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

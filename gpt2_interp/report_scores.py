@@ -27,6 +27,25 @@ SYSTEMS = {
     "lead3": "lead-3 (first three sentences)",
     "tuned_shuffled_source": "fine-tuned, another row's article",
 }
+QUALITY_OF = {"base": "base model", "tuned": "fine-tuned", "reference": "references"}
+QUALITY = {  # what the table says about the texts: {score: (name, how to read it)}
+    "words": ("words a text", "mean"),
+    "finished": ("ended by themselves", "share; the others were cut at the longest length allowed"),
+    "judged_by_base": ("perplexity under the base", "one judge for all; a repeated phrase is likely, too"),
+    "judged_by_tuned": (
+        "perplexity under the fine-tuned model",
+        "of its own texts it falls when they repeat",
+    ),
+    "repetition_4": ("repetition inside a text", "share of 4-grams that the text had before (rep-4)"),
+    "self_bleu": ("sameness of the texts", "self-BLEU, 0 to 1: each text against all others"),
+    "distinct_1_equal": ("different words", "distinct-1 at equal size"),
+    "distinct_2_equal": ("different bigrams", "distinct-2 at equal size"),
+    "distinct_3_equal": ("different trigrams", "distinct-3 at equal size"),
+    "distinct_1": ("distinct-1", "of all words written: falls with their number"),
+    "distinct_2": ("distinct-2", "likewise"),
+    "distinct_3": ("distinct-3", "likewise"),
+}
+QUALITY_FORMATS = {"words": "{:.1f}", "judged_by_base": None, "judged_by_tuned": None}
 TUNINGS = {"full": "all weights", "lora": "LoRA"}
 
 
@@ -55,6 +74,26 @@ def score_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"columns": [*(names[column] for column in columns), "rows scored"], "rows": rows}
 
 
+def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """{"columns": whose texts, "rows": [(name, how to read it, [text per column])], "texts": how many of each};
+    None where they were too few, or the run is of a version without these numbers."""
+    sets = {key: metrics[key] for key in QUALITY_OF if isinstance(metrics.get(key), Mapping)}
+    sets = {key: entry for key, entry in sets.items() if is_number(entry.get("texts"))}
+    rows = [
+        (name, hint, [interval(entry, score, QUALITY_FORMATS.get(score, "{:.3f}")) for entry in sets.values()])
+        for score, (name, hint) in QUALITY.items()
+        if any(is_number(entry.get(score)) for entry in sets.values())
+    ]
+    if not rows:
+        return None
+    counts = {entry["texts"] for entry in sets.values()}
+    return {
+        "columns": [QUALITY_OF[key] for key in sets],
+        "rows": rows,
+        "texts": " / ".join(str(entry["texts"]) for entry in sets.values()) if len(counts) > 1 else str(counts.pop()),
+    }
+
+
 def _source_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
     """{"perplexity_wikitext": "wikitext", ...}: the sources of a mixture that the test rows come from."""
     test = metrics.get("test")
@@ -62,11 +101,13 @@ def _source_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {f"perplexity_{source}": source for source in counts} if isinstance(counts, Mapping) else {}
 
 
-def interval(entry: Mapping[str, Any], score: str) -> str:
-    """ "40.1 (38.0 to 42.2)", or without bounds where there are none."""
+def interval(entry: Mapping[str, Any], score: str, form: str | None = None) -> str:
+    """ "40.1 (38.0 to 42.2)", or without bounds where there are none; form: how to write a number, "{:.1f}"."""
     if not is_number(entry.get(score)):
         return "–"
-    write = "{:.1f}".format if score.startswith(("rouge", "fact")) else number
+    if form is None and score.startswith(("rouge", "fact")):
+        form = "{:.1f}"
+    write = form.format if form else number
     low, high = entry.get(f"{score}_low"), entry.get(f"{score}_high")
     bounds = f" ({write(low)} to {write(high)})" if is_number(low) and is_number(high) else ""
     return write(entry[score]) + bounds

@@ -18,12 +18,13 @@ import jinja2
 import torch
 from peft import PeftModel
 
-from gpt2_interp.arguments import ExperimentArguments, ModelArguments
+from gpt2_interp.arguments import DataArguments, ExperimentArguments, ModelArguments
 from gpt2_interp.checkpoints import best_intact_step, load_weights, remove_leftovers, step_of
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import TEMPLATES
+from gpt2_interp.prompting import TASK_FILE
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.snapshots import write_atomically, write_json
 
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "tokenizers")
 
@@ -140,37 +141,46 @@ def cut_samples(path: Path, checkpoint: Path | None) -> None:
 # --- models ----------------------------------------------------------------------------------------------------
 
 
-def save_models(trainer, tokenizer, paths: RunPaths, model_args: ModelArguments) -> int:
+def save_models(
+    trainer, tokenizer, paths: RunPaths, model_args: ModelArguments, data: DataArguments, plain_text: bool
+) -> int:
     """final_model/ (the last weights) and best_model/ (the intact checkpoint with the lowest evaluation loss).
 
-    Returns the best step, whose weights the model then has. For LoRA both folders hold the adapter only.
+    Returns the best step, whose weights the model then has. For LoRA both folders hold the adapter only. plain_text: no
+    row had a prompt, so that the model continues texts.
     """
+    trained = {
+        "task": "text" if plain_text else data.task,
+        "max_source_length": data.max_source_length,
+        "max_target_length": data.max_target_length,
+    }
     dtype = getattr(torch, model_args.save_dtype)
     final, best = paths.model_outputs / "final_model", paths.model_outputs / "best_model"
     metric = f"eval_{trainer.args.metric_for_best_model.removeprefix('eval_')}"
     best_step = best_intact_step(paths.checkpoints, trainer.state, metric, bool(trainer.args.greater_is_better))
-    _save(trainer.model, tokenizer, final, dtype)
+    _save(trainer.model, tokenizer, final, dtype, trained)
     if best_step == trainer.state.global_step:
         shutil.rmtree(best, ignore_errors=True)
         shutil.copytree(final, best)
     else:
         load_weights(trainer.model, paths.checkpoints / f"checkpoint-{best_step}")
-        _save(trainer.model, tokenizer, best, dtype)
+        _save(trainer.model, tokenizer, best, dtype, trained)
     return best_step
 
 
-def _save(model, tokenizer, folder: Path, dtype: torch.dtype) -> None:
+def _save(model, tokenizer, folder: Path, dtype: torch.dtype, trained: dict[str, Any]) -> None:
+    """Weights, tokenizer, and in task.json what `prompting` needs to ask as in training."""
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left of it
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     if isinstance(model, PeftModel):
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
     else:
         model.save_pretrained(folder, state_dict=state)
-        config = folder / "config.json"
-        config.write_text(
-            json.dumps({**json.loads(config.read_text()), "dtype": str(dtype).removeprefix("torch.")}, indent=2) + "\n"
-        )
+        config = folder / "config.json"  # whichever implementation trained it, any program reads it
+        said = {"dtype": str(dtype).removeprefix("torch."), "architectures": ["GPT2LMHeadModel"]}
+        config.write_text(json.dumps({**json.loads(config.read_text()), **said}, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
+    write_json(folder / TASK_FILE, trained)
 
 
 def write_model_cards(
@@ -207,7 +217,9 @@ def write_model_cards(
             sizes=sizes,
             training_seconds=training_seconds,
             metrics=metrics,
-            names=[name for name, scores in metrics.items() if isinstance(scores, dict) and "n" in scores],
+            names=[
+                name for name, entry in metrics.items() if isinstance(entry, dict) and {"n", "texts"} & entry.keys()
+            ],
             keys=[key for key in metrics["tuned"] if not key.endswith(("_low", "_high"))],
         )
         write_atomically(paths.model_outputs / f"{which}_model" / "README.md", text.encode())

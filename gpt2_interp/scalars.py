@@ -72,6 +72,30 @@ SCALARS: Sequence[Scalar] = (
     Scalar("rouge/rouge2", "F1 x 100", "likewise, bigrams"),
     Scalar("rouge/rougeL", "F1 x 100", "likewise, longest common subsequence"),
     Scalar("rouge/rougeLsum", "F1 x 100", "likewise, sentence by sentence"),
+    Scalar(
+        "samples/perplexity",
+        "1",
+        "exp(nats/token) of the samples of a checkpoint under that checkpoint, behind their prompts; the end-of-text "
+        "token counts where the model wrote it. Step 0 is the base. From 8 samples on, like all of samples/",
+        "not a score: a model that repeats itself is sure of what comes next, and its perplexity falls (Holtzman et "
+        "al. 2020, The curious case of neural text degeneration). Good samples are about as likely as the references: "
+        "read it beside samples/perplexity_references and samples/repetition_4",
+    ),
+    Scalar(
+        "samples/perplexity_references",
+        "1",
+        "the same of the references of the same prompts, cut where a sample would have to end",
+        "samples are drawn from the likely words (top-p 0.9, or greedily) and so lie below",
+    ),
+    Scalar("samples/words", "words", "mean length; --max_target_length ends a sample that does not end itself"),
+    Scalar("samples/repetition_4", "share", "repetition_4 below, of the samples"),
+    Scalar("samples/self_bleu", "0 to 1", "self_bleu below, of the samples"),
+    Scalar(
+        "samples/distinct_2",
+        "share",
+        "distinct_2 below, of the samples",
+        "it falls when the samples become longer: sample_quality.png compares at equal size",
+    ),
     Scalar("hparams/best_eval_loss", "nats/token", "lowest eval/loss of the run, of best_model"),
     Scalar("hparams/test_loss", "nats/token", "loss of the tuned model on the test rows (tuned.loss in metrics.json)"),
     Scalar("hparams/test_perplexity", "1", "exp of it"),
@@ -103,5 +127,65 @@ SCORES: Sequence[Scalar] = (
         "of the same targets, those with a prompt behind another row's (creative writing)",
     ),
     Scalar("perplexity_shuffled_prompt", "1", "exp of it"),
+    Scalar(
+        "texts",
+        "texts",
+        "the texts that the following are of: outputs for the first 64 test rows (stories: 16), or their references. "
+        "All that follow are missing below 8",
+    ),
+    Scalar("words", "words", "mean length, punctuation not counted", "look at `finished` too"),
+    Scalar(
+        "finished",
+        "share",
+        "texts that ended by themselves, and not at --max_target_length; references: that are no longer than that. "
+        "Longer references are cut there for all these numbers. Bounds: Wilson",
+    ),
+    Scalar(
+        "judged_by_base",
+        "1",
+        "exp(nats/token) of the texts behind their prompts under the untouched base: one judge for all texts. Not for "
+        "a base of random weights",
+        "likely is not good: repetition is likely (Holtzman et al. 2020), and what fine-tuning is for, another style, "
+        "is unlikely under the base",
+    ),
+    Scalar(
+        "judged_by_tuned",
+        "1",
+        "the same under best_model. Of `tuned` it is its own perplexity, as judged_by_base is of `base`: own "
+        "perplexities of two models have two judges and can't be compared",
+        "of its own samples it falls when they repeat themselves",
+    ),
+    Scalar(
+        "repetition_4",
+        "share",
+        "1 - different / all 4-grams of words inside a text, mean over texts: seq-rep-4 of Welleck et al. 2020 (Neural "
+        "text generation with unlikelihood training), rep-4 / 100 of Su et al. 2022 (A contrastive framework for "
+        "neural text generation), there of tokens",
+        "it grows with the length of a text, and good texts repeat themselves too: lower than the references' is not "
+        "better",
+    ),
+    Scalar(
+        "self_bleu",
+        "0 to 1",
+        "mean BLEU-4 (nltk's, smoothing method 1) of each text with all others as references (Zhu et al. 2018, "
+        "Texygen). Bounds: jackknife, because a bootstrap draws a text twice, and its copy has BLEU 1",
+        "it grows with the number of texts: compare equal `texts`. High: the model writes the same for every prompt, "
+        "or the task has set phrases; low says nothing about sense",
+    ),
+    Scalar(
+        "distinct_<n>",
+        "share",
+        "different / all n-grams of words of all texts together (Li et al. 2016, A diversity-promoting objective "
+        "function for neural conversation models). No bounds: they would be of this amount of text",
+        "it falls with the amount of text, so a model that writes more looks poorer; noise has the highest",
+    ),
+    Scalar(
+        "distinct_<n>_equal",
+        "share",
+        "the same, expected among as many n-grams as each of the compared sets has: sum over n-grams of "
+        "1 - C(all - its count, size) / C(all, size), over size (rarefaction, Hurlbert 1971). Size: what the smallest "
+        "set has without its longest text. Bounds: jackknife",
+        "of one run's sets of texts; sizes of other runs differ",
+    ),
     Scalar("n", "rows", "test rows; with --block_size blocks of them, and intervals resample whole texts and prompts"),
 )

@@ -19,6 +19,9 @@ _FOLDER = "not a local folder, not cached, and the Hugging Face Hub can't be rea
 HUB_FLAGS = {
     "--model_name_or_path": _FOLDER,
     "--tokenizer_name": _FOLDER,
+    "--model_path": _FOLDER,
+    "--base_model": _FOLDER,
+    "--compare_to": _FOLDER,
     "--dataset_name": "not cached, and the Hugging Face Hub can't be reached; use --train_file and --validation_file "
     "with local rows, or an embedded source: synthetic_news, synthetic_stories, synthetic_text.",
 }

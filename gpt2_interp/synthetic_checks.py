@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.decoding import generate
+from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import InputError
-from gpt2_interp.evaluation import interval
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import occurrences, states
+from gpt2_interp.intervals import interval
 from gpt2_interp.known_answers import (
     Question,
     equal_twin,
@@ -132,8 +133,10 @@ def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> di
     ids = builder.tokenizer([told for _, told in unique], add_special_tokens=False)["input_ids"]
     room = max(map(len, ids)) + NEW_TOKENS
     prompts = [builder.prompt_ids(text, room) + told for (text, _), told in zip(unique, ids, strict=True)]
-    written = generate(model, builder.tokenizer, prompts, NEW_TOKENS, batch_size=BATCH_SIZE, description="deletions")
-    outputs, plans = dict(zip(unique, written, strict=True)), [plan_of(row)[1] for row in rows]
+    settings = DecodingSettings("greedy", max_new_tokens=NEW_TOKENS)
+    written = generate(model, builder.tokenizer, prompts, settings, batch_size=BATCH_SIZE, description="deletions")
+    outputs = {key: sequences[0].text.strip() for key, sequences in zip(unique, written, strict=True)}
+    plans = [plan_of(row)[1] for row in rows]
     report = {}
     for condition in texts[0][0]:
         stated, at_random = np.zeros((2, len(rows), len(SLOTS)))

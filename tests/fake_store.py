@@ -53,6 +53,7 @@ KINDS = ("attn.c_attn.q", "attn.c_attn.k", "attn.c_attn.v", "attn.c_proj", "mlp.
 GRAD_KINDS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HOSTILE = "</script><script>alert('x')</script>"  # what a model might write; a report must show it, not run it
 NOISE = 0.01
+N_SAMPLES = 16
 
 # Change of the planted head by the last step; what is not named keeps still.
 HEAD_EFFECTS = {
@@ -141,7 +142,7 @@ def write_fake_run(
     store.write_reference({m.name: _reference(m, axes) for m in REFERENCE if all(axes[axis] for axis in m.axes)})
     _write_log(store, steps)
     if scores:
-        _write_outputs(paths, task)
+        _write_outputs(paths, task, steps)
     if claims:
         write_json(paths.metrics / "claims.json", fake_claims(store))
     return store
@@ -503,7 +504,7 @@ def _write_log(store: SnapshotStore, steps: tuple[int, ...]) -> None:
             store.append_log({"step": step, "eval_loss": loss + 0.2, "eval_perplexity": float(np.exp(loss + 0.2))})
 
 
-def _write_outputs(paths: RunPaths, task: str) -> None:
+def _write_outputs(paths: RunPaths, task: str, steps: tuple[int, ...]) -> None:
     folder = paths.model_outputs
     folder.mkdir(parents=True, exist_ok=True)
     scores = {}
@@ -520,6 +521,11 @@ def _write_outputs(paths: RunPaths, task: str) -> None:
                 entry |= {"perplexity_shuffled_prompt": float(np.exp(60 / level)) * 1.3}
         if not (who == "lead3" and task == "creative_writing"):
             scores[who] = entry
+    for who, level in (("base", 0.6), ("tuned", 0.2), ("reference", 0.1)):
+        entry = scores.setdefault(who, {})
+        entry |= {"texts": 16, "finished": 1 - level, "judged_by_tuned": 10 * level, "distinct_1": 1 - level}
+        for name in ("words", "repetition_4", "self_bleu", "distinct_1_equal", "distinct_2_equal", "distinct_3_equal"):
+            entry |= {name: level, f"{name}_low": level - 0.05, f"{name}_high": level + 0.05}
     write_json(folder / "metrics.json", {**scores, "notes": ["Scored on 100 rows."], "unknown": 3})
     prediction = {
         "id": "t0",
@@ -530,9 +536,36 @@ def _write_outputs(paths: RunPaths, task: str) -> None:
         "lead3": "Long.",
         "facts": [{"slot": "who", "value": "Ada Bo", "base": False, "tuned": True, "lead3": False}],
     }
-    sample = {"step": 50, "id": "s0", "prompt": "A prompt", "reference": "A story", "generated": f"Once {HOSTILE}"}
     (folder / "predictions.jsonl").write_text(json.dumps(prediction) + "\n", encoding="utf-8")
-    (folder / "samples.jsonl").write_text(json.dumps(sample) + "\n", encoding="utf-8")
+    lines = (json.dumps(sample) + "\n" for step in steps for sample in fake_samples(step, step / max(*steps, 1)))
+    (folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def fake_samples(step: int, progress: float, n: int = N_SAMPLES) -> list[dict[str, Any]]:
+    """A checkpoint's lines of samples.jsonl: from one phrase, the same in all texts, to texts like the references."""
+    found = []
+    for k in range(n):
+        random = np.random.default_rng(k)
+        story = [f"w{i}" for i in random.integers(0, 400, 60)]
+        loops = round(12 * (1 - progress))
+        text = " ".join(story[: 60 - 5 * loops] + ["over", "and", "over", "again", ","] * loops)
+        found.append(
+            {
+                "step": step,
+                "id": f"s{k}",
+                "prompt": "A prompt",
+                "reference": " ".join(story) + " and on",
+                "generated": f"{HOSTILE} {text}",
+                "finished": k < n * progress,
+                "nll": 60 * (1 + progress + 0.1 * random.normal()),
+                "tokens": 60,
+                "reference_cut": " ".join(story),
+                "reference_finished": k > 0,
+                "reference_nll": 60 * (6 - 4 * progress),
+                "reference_tokens": 60,
+            }
+        )
+    return found
 
 
 if __name__ == "__main__":

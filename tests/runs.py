@@ -10,6 +10,7 @@ import gc
 import json
 import multiprocessing
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
@@ -26,6 +28,7 @@ import gpt2_summarization
 from gpt2_interp.errors import run_script
 from gpt2_interp.pace import TIMING
 from gpt2_interp.run_paths import RunPaths
+from tests.toy import measure_fewer
 
 torch.set_num_threads(1)  # before the first operation: threads of a pool would not survive a fork
 tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed one leaves behind
@@ -79,9 +82,21 @@ def _main(argv: list[str], output, fault: Callable[[], None] | None) -> None:
     sys.stdout, sys.stderr = (open(k, "w", buffering=1, closefd=False) for k in (1, 2))  # noqa: SIM115
     sys.argv = ["gpt2_summarization.py", *argv]
     gpt2_summarization.draw_training_curves = lambda *args: None  # a second of matplotlib
+    measure_fewer(pytest.MonkeyPatch())
     if fault is not None:
         fault()
     run_script(gpt2_summarization.main)
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return str(free.getsockname()[1])
+
+
+def one_of_two(rank: int, port: str) -> None:
+    """What torchrun tells a process: this is the rank-th of two. A fault of `Run.start`, for one."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port)
 
 
 # --- what a run leaves behind ----------------------------------------------------------------------------------

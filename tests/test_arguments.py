@@ -104,6 +104,7 @@ def test_settings_can_be_written_as_json():
         (["quickstart", "--run_name", "a..b"], ["'..'"]),
         (["quickstart", "--run_name", ".hidden"], ["--run_name"]),
         (["quickstart", "--output_dir", "x"], ["--output_dir", "--run_name"]),
+        (["quickstart", "--samples_per_checkpoint=-1"], ["--samples_per_checkpoint must be at least 0"]),
         (["quickstart", "--resume", "--overwrite"], ["--resume", "--overwrite"]),
         (["quickstart", "--measures", "heads"], ["--measures", "heads", "attention"]),
         (["quickstart", "--snapshot_schedule", "often"], ["--snapshot_schedule often", "checkpoints"]),

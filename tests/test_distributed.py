@@ -1,48 +1,54 @@
 """Two processes (torchrun, gloo) train as one process does at the same effective batch, and only one of them writes."""
 
+import copy
 import json
 import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots import SnapshotStore
+from tests.conftest import REPOSITORY
+from tests.runs import Run, free_port, one_of_two
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 FLAGS = [
-    "--dataset_name=synthetic_news", "--max_source_length=200", "--max_train_samples=48", "--max_eval_samples=9",
-    "--max_predict_samples=4", "--probe_samples=8", "--max_target_length=24", "--max_steps=8", "--save_steps=4",
-    "--logging_steps=1", "--learning_rate=1e-3", "--samples_per_checkpoint=1", "--use_cpu", "--precision=fp32",
-    "--resid_pdrop=0", "--embd_pdrop=0", "--lora_dropout=0",
+    "--max_train_samples=48", "--max_eval_samples=9", "--max_predict_samples=4", "--max_target_length=24",
+    "--max_steps=8", "--save_steps=4", "--logging_steps=1", "--learning_rate=1e-3", "--precision=fp32",
+    "--gradient_accumulation_steps=2", "--attn_pdrop=0", "--resid_pdrop=0", "--embd_pdrop=0", "--lora_dropout=0",
 ]  # fmt: skip
+IN_ONE, IN_TWO = "--per_device_train_batch_size=4", "--per_device_train_batch_size=2"
 
 
-def train(toy_base, root, name, processes, *flags):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+def by_torchrun(run):
+    """What it printed."""
     result = subprocess.run(
-        [*(launcher if processes > 1 else [sys.executable]), "gpt2_summarization.py",
-         f"--model_name_or_path={toy_base}", *FLAGS, f"--root={root}", f"--run_name={name}", *flags],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "gpt2_summarization.py",
+         *run.flags, IN_TWO, "--measures", "hidden", "loss", "weights"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
-    return RunPaths(name, root), result.stdout
+    return result.stdout
+
+
+def by_hand(run):
+    """The same without torchrun, whose three processes import everything for longer than the run takes."""
+    port, both = free_port(), (run, copy.copy(run))
+    processes = [one.start(IN_TWO, fault=partial(one_of_two, rank, port)) for rank, one in enumerate(both)]
+    assert [one.finish(process) for one, process in zip(both, processes, strict=True)] == [0, 0], run.output
+    return "".join(one.output for one in both)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_two_processes_train_as_one(toy_base, tmp_path, tuning):
-    one, _ = train(
-        toy_base, tmp_path, "one", 1, "--per_device_train_batch_size=4", "--gradient_accumulation_steps=2",
-        f"--tuning={tuning}",
-    )  # fmt: skip
-    two, printed = train(
-        toy_base, tmp_path, "two", 2, "--per_device_train_batch_size=2", "--gradient_accumulation_steps=2",
-        f"--tuning={tuning}",
-    )  # fmt: skip
+@pytest.mark.parametrize(("tuning", "in_two"), [("full", by_torchrun), ("lora", by_hand)])
+def test_two_processes_train_as_one(toy_base, tmp_path, tuning, in_two):
+    flags = [*FLAGS, f"--tuning={tuning}"]
+    alone, shared = (Run(tmp_path, toy_base, name, flags) for name in ("one", "two"))
+    assert alone(IN_ONE) == 0, alone.output
+    printed = in_two(shared)
+    one, two = alone.paths, shared.paths
     logs = [SnapshotStore(paths).read_log() for paths in (one, two)]
     assert [(line["step"], set(line)) for line in logs[0]] == [(line["step"], set(line)) for line in logs[1]]
     for key in ("loss", "grad_norm", "learning_rate", "eval_loss"):
@@ -59,5 +65,5 @@ def test_two_processes_train_as_one(toy_base, tmp_path, tuning):
     # one process speaks and writes, once
     assert printed.count("results are in") == 1
     samples = [json.loads(line) for line in (two.model_outputs / "samples.jsonl").open()]
-    assert [sample["step"] for sample in samples] == [4, 8]
+    assert [sample["step"] for sample in samples] == [0, 4, 8]
     assert {p.name for p in two.checkpoints.glob("*/rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}

@@ -8,7 +8,6 @@ import random
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -28,7 +27,7 @@ from gpt2_interp.pace import TIMING
 from gpt2_interp.recorder import SnapshotRecorder
 from gpt2_interp.synthetic_corpus import news_rows
 from gpt2_interp.trainer import SupervisedTrainer
-from tests.runs import FORKS, STEPS, Run, differences, outcome
+from tests.runs import FORKS, STEPS, Run, differences, free_port, one_of_two, outcome
 from tests.test_checkpoints import DAMAGES, flip
 
 TUNINGS = {"full": [], "lora": ["--tuning=lora"]}
@@ -458,7 +457,7 @@ def test_an_overflow_of_scaled_half_precision_is_normal(toy_base, tokenizer, exa
 
 def train_as_one_of_two(rank, port, toy_base, folder, fault, answers):
     """What torchrun starts: one process of data-parallel training. Answers with how it ended and its weights' sum."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port)
+    one_of_two(rank, port)
     tokenizer = load_tokenizer(str(toy_base))
     rows = [{"id": f"row{i}", "source": r["article"], "target": r["highlights"]} for i, r in enumerate(news_rows(16))]
     trainer = make_trainer(
@@ -490,9 +489,7 @@ def infinite_at_step_5(trainer):
 
 def two_processes(toy_base, folder, fault=None):
     """What both answered."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     pipes = [FORKS.Pipe() for _ in range(2)]
     processes = [
         FORKS.Process(target=train_as_one_of_two, args=(rank, port, toy_base, folder, fault, pipes[rank][1]))

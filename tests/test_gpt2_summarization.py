@@ -1,6 +1,7 @@
 """gpt2_summarization.py end to end on a toy model: the exact files, what is in them, and every refusal."""
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -20,32 +21,37 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gpt2_summarization
+import visualize_metrics
 from gpt2_interp.errors import run_script
+from gpt2_interp.examples import ExampleBuilder
 from gpt2_interp.pace import TIMING
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.scalars import SCALARS, SCORES
 from gpt2_interp.snapshots import SnapshotStore
 from gpt2_interp.synthetic_corpus import news_rows
+from gpt2_interp.text_quality import distinct_n, n_words, self_bleu
+from tests.toy import measure_fewer
 
 SMALL = [
-    "--max_train_samples=40", "--max_eval_samples=8", "--max_predict_samples=6", "--probe_samples=8",
+    "--max_train_samples=40", "--max_eval_samples=8", "--max_predict_samples=9", "--probe_samples=8",
     "--max_target_length=24", "--max_steps=6", "--save_steps=3", "--logging_steps=1",
-    "--per_device_train_batch_size=2", "--learning_rate=1e-3", "--samples_per_checkpoint=2", "--use_cpu",
+    "--per_device_train_batch_size=2", "--learning_rate=1e-3", "--samples_per_checkpoint=8", "--use_cpu",
     "--precision=fp32",
 ]  # fmt: skip
 SYSTEMS = ("base", "tuned", "lead3", "tuned_shuffled_source")
 NEWS = ["--dataset_name=synthetic_news", "--max_source_length=200"]
 
 
-def run(*flags) -> int:
-    """Exit status of the script, in this process."""
-    argv, sys.argv = sys.argv, ["gpt2_summarization.py", *map(str, flags)]
-    try:
-        run_script(gpt2_summarization.main)
-    except SystemExit as exit_:
-        return exit_.code
-    finally:
-        sys.argv = argv
+def run(*flags, measure_all: bool = False) -> int:
+    """Exit status of the script, in this process. measure_all: as many rows beside the probes as its users get."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gpt2_summarization.py", *map(str, flags)])
+        if not measure_all:
+            measure_fewer(patch)
+        try:
+            run_script(gpt2_summarization.main)
+        except SystemExit as exit_:
+            return exit_.code
     return 0
 
 
@@ -61,7 +67,7 @@ def base_flags(toy_base):
 
 @pytest.fixture(scope="module")
 def news_run(root, base_flags):
-    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news") == 0
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", measure_all=True) == 0
     return RunPaths("news", root)
 
 
@@ -74,7 +80,9 @@ SNAPSHOTS = {f"step_{step:08d}" for step in (0, 3, 6)}
 
 
 def test_exactly_these_files(news_run):
-    models = {f"{which}/{name}" for which in ("best_model", "final_model") for name in MODEL | {"README.md"}}
+    models = {
+        f"{which}/{name}" for which in ("best_model", "final_model") for name in MODEL | {"README.md", "task.json"}
+    }
     assert files(news_run.model_outputs) == models | {
         "metrics.json", "predictions.jsonl", "samples.jsonl", "training_curves.png"
     }  # fmt: skip
@@ -101,22 +109,22 @@ def test_scores_of_base_tuned_and_baselines(news_run):
     metrics = json.loads((news_run.model_outputs / "metrics.json").read_text())
     for name in SYSTEMS:
         scores = metrics[name]
-        assert scores["n"] == 6
+        assert scores["n"] == 9
         for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum", "fact_recall"):
             assert 0 <= scores[f"{kind}_low"] <= scores[kind] <= scores[f"{kind}_high"] <= 100
     assert metrics["tuned"]["loss"] < metrics["base"]["loss"]
     assert metrics["lead3"]["rouge1"] > 10
     predictions = [json.loads(line) for line in (news_run.model_outputs / "predictions.jsonl").open()]
-    assert [set(p) for p in predictions] == [{"id", "source", "reference", "facts", *SYSTEMS}] * 6
+    assert [set(p) for p in predictions] == [{"id", "source", "reference", "facts", *SYSTEMS}] * 9
     marks = [fact["lead3"] for p in predictions for fact in p["facts"]]
-    assert metrics["lead3"]["fact_recall"] == pytest.approx(100 * sum(marks) / 24) and 0 < sum(marks) < 24
+    assert metrics["lead3"]["fact_recall"] == pytest.approx(100 * sum(marks) / 36) and 0 < sum(marks) < 36
     for p in predictions:
         for fact in p["facts"]:
             assert set(fact) == {"slot", "value", *SYSTEMS} and fact["value"] in p["reference"]
             assert fact["lead3"] or fact["value"] not in p["lead3"]
     assert all(p["source"].startswith(p["lead3"].split("\n")[0]) for p in predictions)
     samples = [json.loads(line) for line in (news_run.model_outputs / "samples.jsonl").open()]
-    assert [s["step"] for s in samples] == [3, 3, 6, 6]
+    assert [s["step"] for s in samples] == [0] * 8 + [3] * 8 + [6] * 8
     assert samples[0]["id"] == predictions[0]["id"]
 
 
@@ -179,7 +187,7 @@ def test_resume_continues_as_if_nothing_had_happened(news_run, base_flags, tmp_p
     shutil.rmtree(paths.checkpoints / "checkpoint-6")
     shutil.rmtree(paths.model_outputs / "best_model")
     (paths.model_outputs / "metrics.json").unlink()
-    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", "--resume") == 0
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=news", "--resume", measure_all=True) == 0
     ours, theirs = (load_file(p.model_outputs / "final_model" / "model.safetensors") for p in (paths, news_run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     for name in ("attn_entropy", "hidden_pooled", "weight_change"):
@@ -193,7 +201,9 @@ def test_resume_continues_as_if_nothing_had_happened(news_run, base_flags, tmp_p
 
 
 def test_lora_keeps_the_adapter_only(root, base_flags, toy_base):
-    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", "--run_name=adapters", "--tuning=lora") == 0
+    """Trained on the written-out GPT-2, read by Hugging Face's."""
+    flags = ["--run_name=adapters", "--tuning=lora", "--implementation=scratch"]
+    assert run(*base_flags, *NEWS, *SMALL, f"--root={root}", *flags) == 0
     folder = RunPaths("adapters", root).model_outputs / "final_model"
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= files(folder)
     assert "model.safetensors" not in files(folder)
@@ -225,13 +235,86 @@ def test_stories_are_scored_by_perplexity_under_two_prompts(stories_run):
     assert AutoModelForCausalLM.from_pretrained(outputs / "final_model", dtype="auto").dtype == torch.float16
 
 
+def test_samples_say_how_likely_they_are(news_run):
+    """Their tokens and likelihood under the checkpoint that wrote them, computed anew, one by one."""
+    samples = [json.loads(line) for line in (news_run.model_outputs / "samples.jsonl").open()]
+    predictions = [json.loads(line) for line in (news_run.model_outputs / "predictions.jsonl").open()]
+    assert [s["generated"] for s in samples[:8]] == [p["base"] for p in predictions[:8]]  # step 0 is the base
+    model = AutoModelForCausalLM.from_pretrained(news_run.checkpoints / "checkpoint-6").eval()
+    tokenizer = AutoTokenizer.from_pretrained(news_run.checkpoints / "checkpoint-6")
+    builder = ExampleBuilder(tokenizer, "summarization", 200, 24, model.config.n_positions)
+    for sample in samples[-8:]:
+        prompt = builder.prompt_ids(sample["prompt"], 24)
+        output = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=24, do_sample=False
+        )
+        human = tokenizer(" " + sample["reference"])["input_ids"] + [tokenizer.eos_token_id]
+        texts = {"": output[0, len(prompt) :].tolist(), "reference_": human[:24]}
+        assert tokenizer.decode(texts[""], skip_special_tokens=True).strip() == sample["generated"]
+        assert tokenizer.decode(texts["reference_"], skip_special_tokens=True).strip() == sample["reference_cut"]
+        for prefix, ids in texts.items():
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+            nll = torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum").item()
+            assert sample[f"{prefix}tokens"] == len(ids)
+            assert sample[f"{prefix}nll"] == pytest.approx(nll, abs=2e-4 + 1e-5 * nll)
+            assert sample[f"{prefix}finished"] == (ids[-1] == tokenizer.eos_token_id)
+
+
+def test_the_texts_own_quality_in_metrics_and_tensorboard(news_run):
+    metrics = json.loads((news_run.model_outputs / "metrics.json").read_text())
+    predictions = [json.loads(line) for line in (news_run.model_outputs / "predictions.jsonl").open()]
+    samples = [json.loads(line) for line in (news_run.model_outputs / "samples.jsonl").open()]
+    for name in ("base", "tuned"):
+        texts = [p[name] for p in predictions]
+        assert metrics[name]["texts"] == 9
+        assert metrics[name]["distinct_2"] == distinct_n(texts, 2)
+        assert metrics[name]["self_bleu"] == pytest.approx(self_bleu(texts))
+        assert metrics[name]["words"] == pytest.approx(sum(map(n_words, texts)) / 9)
+    reference = metrics["reference"]
+    assert reference["texts"] == 9 and reference["self_bleu_low"] <= reference["self_bleu"]
+    for name in ("base", "tuned", "reference"):
+        for judge in ("base", "tuned"):
+            low, high = (metrics[name][f"judged_by_{judge}_{end}"] for end in ("low", "high"))
+            assert 1 < low < metrics[name][f"judged_by_{judge}"] < high
+    assert reference["judged_by_tuned"] < reference["judged_by_base"]  # it was trained on such texts
+    card = (news_run.model_outputs / "best_model" / "README.md").read_text()
+    assert "| self_bleu |" in card and "| reference |" in card
+    events = EventAccumulator(str(news_run.logs)).Reload()
+    for k, step in enumerate((0, 3, 6)):
+        rows = samples[8 * k : 8 * k + 8]
+        of_step = {name: events.Scalars(f"samples/{name}")[k] for name in ("perplexity", "words", "distinct_2")}
+        assert {event.step for event in of_step.values()} == {step}
+        nll = sum(row["nll"] for row in rows) / sum(row["tokens"] for row in rows)
+        assert of_step["perplexity"].value == pytest.approx(math.exp(nll), rel=1e-5)
+        assert of_step["distinct_2"].value == pytest.approx(distinct_n([row["generated"] for row in rows], 2))
+    shown = {tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")}
+    assert len(shown) == 4  # of 8
+
+
+def test_the_figure_and_the_table_of_a_run(news_run, tmp_path, monkeypatch):
+    """visualize_metrics.py on what training wrote."""
+    shutil.copytree(news_run.root, tmp_path / "copy")
+    paths = RunPaths("news", tmp_path / "copy")
+    only = ["--only", "sample_quality", "report"]
+    monkeypatch.setattr(sys, "argv", ["x", "--run_name", "news", "--root", str(paths.root), *only])
+    run_script(visualize_metrics.main)
+    assert files(paths.visualizations) == {"sample_quality.png", "sample_quality.html", "interpretability_report.html"}
+    page = (paths.visualizations / "interpretability_report.html").read_text()
+    quality = page[page.index('<h2 id="quality">') : page.index('<h2 id="samples">')]
+    scores = json.loads((paths.model_outputs / "metrics.json").read_text())["reference"]
+    assert "Of 9 texts each" in quality and "data:image/png;base64," in quality
+    for name in ("self_bleu", "distinct_3_equal", "repetition_4"):
+        assert f"<td>{scores[name]:.3f} <small>" in quality
+
+
 def test_every_number_that_is_written_is_in_the_glossary_and_the_other_way_round(news_run, stories_run):
     tags, log_keys, score_keys = set(), set(), set()
     for paths in (news_run, stories_run):
         tags |= set(EventAccumulator(str(paths.logs)).Reload().Tags()["scalars"])
         log_keys |= {key for line in SnapshotStore(paths).read_log() for key in line}
         metrics = json.loads((paths.model_outputs / "metrics.json").read_text())
-        score_keys |= {key for system in SYSTEMS for key in metrics.get(system, ())}
+        score_keys |= {key for system in (*SYSTEMS, "reference") for key in metrics.get(system, ())}
     assert tags == {scalar.name for scalar in SCALARS}
     assert log_keys == {"step"} | {scalar.log_name for scalar in SCALARS} - {None}
     assert set(TIMING) < log_keys
@@ -275,8 +358,10 @@ def test_local_rows_and_a_new_tokenizer_from_random_weights(root, tmp_path):
         "--config_name=gpt2", "--config_overrides=n_layer=1,n_head=2,n_embd=16,n_positions=300",
         "--new_tokenizer_size=500", f"--train_file={tmp_path}/train.jsonl",
         f"--validation_file={tmp_path}/validation.jsonl", "--text_column=doc", "--summary_column=tldr",
-        *SMALL, f"--root={root}", "--run_name=own",
+        *SMALL, f"--root={root}", "--run_name=own", "--implementation=scratch",
     ) == 0  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(RunPaths("own", root).model_outputs / "final_model")
+    assert type(model).__name__ == "GPT2LMHeadModel" and model.config.architectures == ["GPT2LMHeadModel"]
     metrics = json.loads((RunPaths("own", root).model_outputs / "metrics.json").read_text())
     assert any("no test file" in note for note in metrics["notes"])
     assert SnapshotStore(RunPaths("own", root)).run_info()["data"]["test"]["source"].endswith("validation.jsonl")

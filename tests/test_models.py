@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,12 +9,14 @@ from gpt2_interp.arguments import ModelArguments, parse_arguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.models import (
     GPT2_SHAPES,
+    MODEL_CLASSES,
     FastDropout,
     add_lora,
     describe,
     load_base,
     load_config,
     load_tokenizer,
+    load_trained,
     train_tokenizer,
 )
 from gpt2_interp.synthetic_text import pretraining_texts
@@ -127,3 +130,103 @@ def test_fast_dropout_drops_p_and_keeps_the_mean(p):
     torch.manual_seed(0)
     assert torch.equal(FastDropout(p).train()(x), y)
     assert FastDropout(p).eval()(x) is x
+
+
+# --- a model for use ------------------------------------------------------------------------------------------
+
+IDS = torch.tensor([[5, 6, 7, 8, 9]])
+
+
+@pytest.fixture(scope="module")
+def adapter(toy_base, tmp_path_factory):
+    """(folder of an adapter that changes the toy base, the logits of the two together)"""
+    folder = tmp_path_factory.mktemp("adapter")
+    model = add_lora(GPT2LMHeadModel.from_pretrained(toy_base), ModelArguments(), seed=0).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+        logits = model(IDS).logits
+    model.save_pretrained(folder)
+    load_tokenizer(str(toy_base)).save_pretrained(folder)
+    return folder, logits
+
+
+def says_base(adapter, folder, name):
+    """A copy of the adapter that names another base (None: none)."""
+    shutil.copytree(adapter, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": name}))
+    return folder
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model(IDS.to(model.device)).logits.cpu()
+
+
+@pytest.mark.parametrize("implementation", ["huggingface", "scratch"])
+def test_a_whole_model_for_use(toy_base, tmp_path, implementation):
+    GPT2LMHeadModel.from_pretrained(toy_base, dtype=torch.float16).save_pretrained(tmp_path)
+    load_tokenizer(str(toy_base)).save_pretrained(tmp_path)
+    model, tokenizer = load_trained(str(tmp_path), implementation)
+    assert type(model) is MODEL_CLASSES[implementation]
+    assert not model.training and {p.dtype for p in model.parameters()} == {torch.float32}
+    assert model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    half = GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    assert torch.allclose(logits_of(model), logits_of(half), atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["huggingface", "scratch"])
+def test_an_adapter_for_use(toy_base, adapter, tmp_path, monkeypatch, implementation):
+    """Merged into the base that it names; a relative name is looked for here, then in the repository."""
+    folder, expected = adapter
+    monkeypatch.chdir(toy_base.parent)
+    monkeypatch.setattr("gpt2_interp.models.REPOSITORY", toy_base.parent)
+    here = says_base(folder, tmp_path / "here", toy_base.name)
+    bare = says_base(folder, tmp_path / "bare", None)
+    for path, base in ((folder, None), (here, None), (bare, str(toy_base))):
+        model, tokenizer = load_trained(str(path), implementation, base)
+        assert not model.training and not [name for name, _ in model.named_parameters() if "lora" in name]
+        assert torch.allclose(logits_of(model), expected, atol=1e-4)
+        assert len(tokenizer) == model.config.vocab_size
+    assert not torch.allclose(logits_of(load_trained(str(toy_base))[0]), expected, atol=1e-2)
+    monkeypatch.chdir(tmp_path)
+    assert torch.allclose(logits_of(load_trained(str(here))[0]), expected, atol=1e-4)
+    (here / "tokenizer.json").unlink()  # then the base's
+    assert len(load_trained(str(here))[1]) == len(tokenizer)
+
+
+def test_what_can_not_be_loaded_is_said(toy_base, adapter, tmp_path, monkeypatch):
+    folder, _ = adapter
+    with pytest.raises(InputError, match="'nobody/none'.*--model_path"):
+        load_trained("nobody/none")
+    with pytest.raises(InputError, match="is a file"):
+        load_trained(str(toy_base / "config.json"))
+    with pytest.raises(InputError, match="--base_model belongs to a LoRA adapter"):
+        load_trained(str(toy_base), base_model=str(toy_base))
+    with pytest.raises(InputError, match="'nobody/none'.*--base_model"):
+        load_trained(str(says_base(folder, tmp_path / "gone", "nobody/none")))
+    with pytest.raises(InputError, match="does not say which base.*--base_model"):
+        load_trained(str(says_base(folder, tmp_path / "bare", None)))
+    other = tmp_path / "other"  # a base of another width
+    config = load_config(str(toy_base), "n_embd=48")
+    GPT2LMHeadModel(config).save_pretrained(other)
+    with pytest.raises(InputError, match=f"{folder} can't be put on {other}.*--base_model"):
+        load_trained(str(folder), base_model=str(other))
+    with pytest.raises(InputError, match="has no tokenizer"):
+        load_trained(str(other))
+
+
+def test_damaged_weights_are_not_filled_with_noise(toy_base, tmp_path):
+    shutil.copytree(toy_base, tmp_path / "deeper")
+    config = json.loads((toy_base / "config.json").read_text())
+    (tmp_path / "deeper" / "config.json").write_text(json.dumps({**config, "n_layer": 3}))
+    with pytest.raises(InputError, match="incomplete: transformer.h.2"):
+        load_trained(str(tmp_path / "deeper"))
+    shutil.copytree(toy_base, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cut"):
+        load_trained(str(tmp_path / "cut"))

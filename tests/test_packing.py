@@ -170,10 +170,11 @@ def test_fast_layers_are_the_same_functions(model, examples):
 
 
 @pytest.mark.slow
-def test_compiled_is_the_same(model, examples):
+def test_compiled_is_the_same(toy_base, examples):
+    model = GPT2LMHeadModel.from_pretrained(toy_base, n_layer=1).eval()  # each block is compiled for itself
     theirs = packed(model, examples)
     theirs_gradients = gradients(model, theirs)
-    compiled = torch.compile(model)
+    compiled = torch.compile(model, dynamic=True)  # once for both shapes
     ours = packed(compiled, examples)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert_same_gradients(gradients(model, ours), theirs_gradients, rtol=1e-3, atol=1e-5)

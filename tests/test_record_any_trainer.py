@@ -1,25 +1,22 @@
 """examples/record_any_trainer.py runs as its reader would run it."""
 
-import subprocess
+import runpy
 import sys
 
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots import SnapshotStore
 from tests.conftest import REPOSITORY
+from tests.toy import measure_fewer
 
 
-def test_the_documented_example_runs(tmp_path):
-    command = [
-        sys.executable,
-        REPOSITORY / "examples" / "record_any_trainer.py",
-        "--root",
-        tmp_path,
-        "--max_steps",
-        "20",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "snapshots: 2 to come after step 0, at each checkpoint" in done.stdout + done.stderr
+def test_the_documented_example_runs(tmp_path, monkeypatch, capsys):
+    program = str(REPOSITORY / "examples" / "record_any_trainer.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [program, "--root", str(tmp_path), "--max_steps", "20"])
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the example puts the repository in front
+    measure_fewer(monkeypatch)
+    runpy.run_path(program, run_name="__main__")
+    assert "snapshots: 2 to come after step 0, at each checkpoint" in "".join(capsys.readouterr())
     store = SnapshotStore(RunPaths("my_trainer", tmp_path))
     assert store.steps() == [0, 10, 20]
     assert store.manifest(20)["tier"] == ["ends", "final", "heavy", "light"]

@@ -16,6 +16,7 @@ from gpt2_interp.recorder import SnapshotRecorder
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshot_plan import wanted_names
 from gpt2_interp.snapshots import SnapshotStore
+from tests.toy import measure_fewer
 
 VOCAB = 40
 
@@ -86,6 +87,13 @@ def train(root, recorder=None, model=None, resume=None, init_callbacks=True, cal
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=resume and str(root / "checkpoints" / resume))
     return trainer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer():
+    with pytest.MonkeyPatch.context() as patch:
+        measure_fewer(patch)
+        yield
 
 
 def make_recorder(root, **settings) -> SnapshotRecorder:

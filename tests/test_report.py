@@ -241,7 +241,7 @@ def test_overview_without_runs(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", '{"base": 3}', '{"base": {"rouge1": null}, "tuned": "x"}', "{}"])
 def test_unknown_shapes_of_metrics_are_survived(tmp_path, text):
-    write_fake_run(tmp_path)
+    write_fake_run(tmp_path, steps=(0,))
     paths = RunPaths("fake", tmp_path)
     (paths.model_outputs / "metrics.json").write_text(text)
     scores, note = read_scores(paths)
@@ -272,3 +272,22 @@ def test_fingerprints_of_the_data_are_folded_away(measurements):
     shown = dict(summary(m, {}))
     assert "mine.jsonl" in shown["data: train"] and "f00dcafe" not in str(shown)
     assert "f00dcafe" in str(dict(settings(m.info))["Data"])
+
+
+def test_the_quality_of_the_texts_stands_beside_the_references(page):
+    table = re.search(r'<h2 id="quality">.*?<h2 id="samples">', page, re.DOTALL)[0]
+    assert ">references</th>" in table and "Of 16 texts each" in table
+    assert re.search(r"perplexity under the fine-tuned model.*?<td>6</td><td>2</td><td>1</td>", table, re.DOTALL)
+    assert "<td>0.600 <small>(0.550 to 0.650)</small></td>" in table
+    assert "<code>distinct_&lt;n&gt;</code>" in table and "Caution: " in table
+    assert 'id="figure-sample_quality"' in table
+    assert "sample_quality.png has not been drawn yet" in table
+
+
+def test_runs_without_these_numbers_say_so(tmp_path):
+    paths = write_fake_run(tmp_path, steps=(0, 10)).paths
+    (paths.model_outputs / "metrics.json").write_text('{"base": {"n": 6, "loss": 2}, "tuned": {"n": 6, "texts": 6}}')
+    (paths.model_outputs / "samples.jsonl").write_text('{"step": 1, "id": "a", "generated": "b"}\n')
+    page = write_run_report(Measurements(paths)).read_text(encoding="utf-8")
+    assert "No table: fewer than 8 texts were scored" in page
+    assert "No picture: 1 text(s) a checkpoint say nothing" in page

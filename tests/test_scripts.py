@@ -88,8 +88,8 @@ def test_help_shows_usage_and_presets():
 def test_the_whole_experiment_on_a_toy_model(toy_base, tmp_path):
     preset = tmp_path / "toy_experiment.yaml"
     preset.write_text(
-        f"model_name_or_path: {toy_base}\ndataset_name: synthetic_news\nmax_train_samples: 40\nmax_eval_samples: 8\n"
-        "max_predict_samples: 4\nprobe_samples: 24\nmax_source_length: 200\nmax_target_length: 24\nmax_steps: 4\n"
+        f"model_name_or_path: {toy_base}\ndataset_name: synthetic_news\nmax_train_samples: 16\nmax_eval_samples: 8\n"
+        "max_predict_samples: 4\nprobe_samples: 12\nmax_source_length: 200\nmax_target_length: 24\nmax_steps: 2\n"
         "save_steps: 2\nlogging_steps: 1\nper_device_train_batch_size: 2\nuse_cpu: true\n"
     )
     result = bash("run_experiment.sh", str(preset), "--root", str(tmp_path), "--run_name=toy")

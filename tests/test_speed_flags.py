@@ -1,7 +1,9 @@
 """What makes a step faster or smaller, by its flag, against the plain way: the same losses."""
 
 import pytest
+from transformers import GPT2LMHeadModel
 
+from gpt2_interp.models import load_tokenizer
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots import SnapshotStore
 from tests.runs import Run
@@ -18,12 +20,15 @@ FLAGS = [
 def logs(toy_base, tmp_path_factory):
     """logs(*flags) -> lines of training_log.jsonl of a run with these flags."""
     root = tmp_path_factory.mktemp("speed")
+    base = root / "base"  # one block: compiling two takes twice as long
+    GPT2LMHeadModel.from_pretrained(toy_base, n_layer=1).save_pretrained(base)
+    load_tokenizer(str(toy_base)).save_pretrained(base)
     found = {}
 
     def log(*flags):
         if flags not in found:
             name = f"run{len(found)}"
-            run = Run(root, toy_base, name, FLAGS)
+            run = Run(root, base, name, FLAGS)
             assert run.finish(run.start(*flags), timeout=200) == 0, run.output
             found[flags] = SnapshotStore(RunPaths(name, root)).read_log()
         return found[flags]

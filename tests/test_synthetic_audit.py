@@ -15,6 +15,7 @@ from gpt2_interp import synthetic_audit as audit
 from gpt2_interp import synthetic_checks as checks
 from gpt2_interp import synthetic_corpus as corpus
 from gpt2_interp.arguments import ModelArguments
+from gpt2_interp.decoding import Generated
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.examples import TEMPLATES, ExampleBuilder
 from gpt2_interp.facts import states
@@ -168,7 +169,7 @@ def test_slot_accuracy_of_a_model_that_says_what_its_source_says(toy, rows, monk
         for prompt in map(tokenizer.decode, prompts):
             source, told = prompt.split("\nTL;DR:")
             known = [fact["stated"] for before, fact in asked if before == told and states(source, fact["forms"])]
-            yield f"{known[0]} and more" if known else "nothing"
+            yield [Generated((), f"{known[0]} and more" if known else "nothing", "length", None)]
 
     monkeypatch.setattr(checks, "generate", reader)
     builder = ExampleBuilder(tokenizer, "summarization", 1000, 64, 2000)

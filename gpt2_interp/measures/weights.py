@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
+from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel
+
 if TYPE_CHECKING:
     from gpt2_interp.base_weights import BaseWeights
 
@@ -22,8 +24,10 @@ QKV = ("q", "k", "v")
 
 
 def find_gpt2(model: nn.Module) -> GPT2LMHeadModel:
-    """The GPT2LMHeadModel inside `model`: itself, or wrapped by PEFT, DDP or torch.compile. Raises ValueError."""
-    gpt2 = next((module for module in model.modules() if isinstance(module, GPT2LMHeadModel)), None)
+    """The GPT2LMHeadModel inside `model`, or the one written out, whose modules have the same names: itself, or wrapped
+    by PEFT, DDP or torch.compile. Raises ValueError."""
+    kinds = (GPT2LMHeadModel, ScratchGPT2LMHeadModel)
+    gpt2 = next((module for module in model.modules() if isinstance(module, kinds)), None)
     if gpt2 is None:
         raise ValueError(f"snapshots measure GPT2LMHeadModel; there is none inside this {type(model).__name__}")
     return gpt2
