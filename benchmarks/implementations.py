@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """The written-out GPT-2 (scratch_gpt2.py) against Hugging Face's, and batches of prompts against one by one.
 
-    OMP_NUM_THREADS=2 python benchmarks/implementations.py        GPT-2 124M, random weights, float32; about 15 minutes
+    OMP_NUM_THREADS=2 python benchmarks/implementations.py        GPT-2 124M, random weights, float32; about 8 minutes
     python benchmarks/implementations.py --only generation --repeats 9 --device cuda
     python benchmarks/implementations.py --out benchmarks/results/my_machine.json
 
 training    forward and backward pass of 2 x 256 tokens, with this project's dropout (0.1, not on attention) or none.
 generation  64 tokens behind a prompt of 16, greedy, with the cache; the end of text is ignored.
-batch       64 tokens behind each of 16 prompts of 4 to 12 tokens: all at once, and one by one.
+batch       24 tokens behind each of 16 prompts of 4 to 12 tokens: all at once, and one by one.
 
 Both models have the same weights; in the first two parts Hugging Face's has its own layers. They take turns in one
 process, who begins alternates, and what is compared are neighbours: so a busy machine disturbs both. Medians and ranges
@@ -129,7 +129,7 @@ def batch(given) -> dict[str, dict]:
     from gpt2_interp.decoding_settings import DecodingSettings
     from gpt2_interp.models import use_fast_layers
 
-    models, new = make_models(given.device, given.quick, 0.0), 8 if given.quick else 64
+    models, new = make_models(given.device, given.quick, 0.0), 8 if given.quick else 24
     lengths = [4 + i % 9 for i in range(16)]
     prompts = [torch.randint(models["scratch"].config.vocab_size, (n,)).tolist() for n in lengths]
     found = {}
