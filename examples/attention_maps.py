@@ -3,9 +3,9 @@
 
     python examples/attention_maps.py --model_path assets/tiny_gpt2 --text "The mayor of Oslo opened the bridge."
 
-Writes attention_maps.png and attention_maps.html, which needs no network. The maps come from the written-out attention
-(gpt2_interp/scratch_gpt2.py, `attention_step_by_step`). They show where a head reads, not what it does with what it
-finds, nor whether the output depends on it (Jain & Wallace 2019): an illustration, no explanation.
+Writes attention_maps.png and attention_maps.html to visualizations/; the page needs no network. The maps come from the
+written-out attention (gpt2_interp/scratch_gpt2.py, `attention_step_by_step`). They show where a head reads, not what it
+does with what it finds, nor whether the output depends on it (Jain & Wallace 2019): an illustration, no explanation.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--model_path", required=True, help="folder of a model, or its name on the Hub")
     parser.add_argument("--text", required=True, help="what the model reads")
     parser.add_argument("--max_tokens", type=int, default=64, help="so many tokens are read; more are hard to see (64)")
-    parser.add_argument("--output_dir", default=".", help="folder for the two files (.)")
+    parser.add_argument("--output_dir", default="visualizations", help="folder for the two files (visualizations)")
     given = parser.parse_args()
     model, tokenizer = load_trained(given.model_path, "scratch")
     limit = min(given.max_tokens, model.config.n_positions)
