@@ -259,6 +259,8 @@ def compare_implementations(arguments, text: str, settings: DecodingSettings) ->
 
     task = arguments.task or (trained_task(arguments.model_path) or {}).get("task", "text")
     found = compare(arguments.model_path, text, settings, task=task, base_model=arguments.base_model)
+    if found.note:
+        say(f"note: {found.note}")
     print(json.dumps(dataclasses.asdict(found), ensure_ascii=False) if arguments.json else found)
 
 

@@ -88,6 +88,7 @@ class PipelineRun:
 class ImplementationComparison:
     model: str
     text: str  # the prompt, as text
+    note: str | None  # what was cut of it
     prompt_ids: list[int]
     pieces: dict[int, str]  # text of every token that occurs
     settings: dict[str, Any]
@@ -125,9 +126,8 @@ def compare(
     own = load_trained(model_path, "scratch", base_model)[0].cpu()
     theirs, tokenizer = load_trained(model_path, "huggingface", base_model)
     theirs = _as_it_comes(theirs.cpu())
-    prompt_ids, room, _ = PromptBuilder(tokenizer, own.config.n_positions, task, trained_task(model_path)).build(
-        prompt, settings
-    )
+    builder = PromptBuilder(tokenizer, own.config.n_positions, task, trained_task(model_path))
+    prompt_ids, room, note = builder.build(prompt, settings)
     arguments = generate_arguments(settings, room, tokenizer)
     logits = [_logits(model, prompt_ids) for model in (own, theirs)]
     weights = [model.state_dict() for model in (own, theirs)]
@@ -141,6 +141,7 @@ def compare(
     return ImplementationComparison(
         model=model_path,
         text=text,
+        note=note,
         prompt_ids=prompt_ids,
         pieces={token: tokenizer.decode([token]) for token in sorted(seen)},
         settings=settings.given(),

@@ -174,8 +174,9 @@ def test_what_a_model_was_trained_for_is_its_task(ask, toy_base, tmp_path):
 
 
 def test_the_comparison_of_implementations_is_printed(ask):
-    out, _ = ask("--prompt=The old bridge", "--compare_implementations", "--max_new_tokens=4")
+    out, err = ask("--prompt=" + "The old bridge " * 300, "--compare_implementations", "--max_new_tokens=4")
     assert "transformers.generate" in out and "pipeline" in out
+    assert "note: the text's beginning was cut" in err
     record = json.loads(ask("--prompt=The old bridge", "--compare_implementations", "--max_new_tokens=4", "--json").out)
     (continuation,) = record["continuations"]
     assert continuation["own"] == continuation["transformers"] and len(continuation["own"]) == 4

@@ -104,8 +104,9 @@ def test_a_wrong_algorithm_and_a_wrong_model_are_found(toy_base, monkeypatch):
 
 
 def test_a_long_prompt_is_cut_here_and_fails_there(toy_base):
+    assert compare(str(toy_base), PROMPT, DecodingSettings(max_new_tokens=5)).note is None
     found = compare(str(toy_base), PROMPT * 60, DecodingSettings(max_new_tokens=5))
-    assert found.agrees
+    assert found.agrees and "beginning was cut" in found.note
     assert not found.pipeline.same_prompt_ids
     assert found.pipeline.default_error.startswith("IndexError")
     assert found.pipeline.default_text is None
