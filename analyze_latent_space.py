@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from gpt2_interp.errors import InputError, run_script
+from gpt2_interp.files import write_atomically
 from gpt2_interp.measure_table import POOLINGS
 from gpt2_interp.projection import METHODS, Projection, project, save_projection, spread_out
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import SnapshotStore, write_atomically
+from gpt2_interp.snapshots import SnapshotStore
 
 
 def main() -> None:

@@ -255,7 +255,7 @@ def save(path: Path, session) -> None:
 
 def compare_implementations(arguments, text: str, settings: DecodingSettings) -> None:
     from gpt2_interp.implementation_comparison import compare
-    from gpt2_interp.prompting import trained_task
+    from gpt2_interp.task_file import trained_task
 
     task = arguments.task or (trained_task(arguments.model_path) or {}).get("task", "text")
     found = compare(arguments.model_path, text, settings, task=task, base_model=arguments.base_model)

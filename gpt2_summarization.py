@@ -18,34 +18,47 @@ from pathlib import Path
 
 from gpt2_interp import startup
 from gpt2_interp.errors import InputError, raise_full_disk_of_threads, run_script
+from gpt2_interp.presets import given_names
 
 if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
     # Before the libraries are imported: they read its settings then, and take seconds.
-    run_script(lambda: startup.prepare(startup.given_names(sys.argv[1:], Path(__file__).parent / "configs")))
+    run_script(lambda: startup.prepare(given_names(sys.argv[1:], Path(__file__).parent / "configs")))
 
-import os  # noqa: E402
-import time  # noqa: E402
-from functools import partial  # noqa: E402
+import os
+import time
+from functools import partial
 
-import transformers  # noqa: E402
-from transformers import EarlyStoppingCallback, set_seed  # noqa: E402
+import transformers
+from transformers import EarlyStoppingCallback, set_seed
 
-from gpt2_interp import comparison, resuming, run_files  # noqa: E402
-from gpt2_interp.arguments import as_settings, parse_arguments  # noqa: E402
-from gpt2_interp.checkpoints import load_finished, step_of  # noqa: E402
-from gpt2_interp.corpora import load_corpus  # noqa: E402
-from gpt2_interp.event_files import AT_THE_BEGINNING, AT_THE_END, cut_event_files  # noqa: E402
-from gpt2_interp.examples import ExampleBuilder  # noqa: E402
-from gpt2_interp.hparams import write_hparams  # noqa: E402
-from gpt2_interp.memory import settle_batch  # noqa: E402
-from gpt2_interp.models import add_lora, describe, device_name, load_base  # noqa: E402
-from gpt2_interp.precision import choose_precision, set_precision  # noqa: E402
-from gpt2_interp.probe_building import build_probes  # noqa: E402
-from gpt2_interp.recorder import SnapshotRecorder  # noqa: E402
-from gpt2_interp.run_paths import RunPaths  # noqa: E402
-from gpt2_interp.snapshots import SnapshotStore, write_json  # noqa: E402
-from gpt2_interp.trainer import SampleWriter, SupervisedTrainer  # noqa: E402
-from gpt2_interp.training_curves import draw_training_curves  # noqa: E402
+from gpt2_interp import (
+    comparison,
+    model_card,
+    resuming,
+    run_files,
+)
+from gpt2_interp.anatomy import describe, device_name
+from gpt2_interp.arguments import parse_arguments
+from gpt2_interp.checkpoints import load_finished, step_of
+from gpt2_interp.corpora import load_corpus
+from gpt2_interp.event_files import AT_THE_BEGINNING, AT_THE_END, cut_event_files
+from gpt2_interp.examples import ExampleBuilder
+from gpt2_interp.files import (
+    line_writer,
+    write_json,
+)
+from gpt2_interp.hparams import write_hparams
+from gpt2_interp.memory import settle_batch
+from gpt2_interp.models import add_lora, load_base
+from gpt2_interp.precision import choose_precision, set_precision
+from gpt2_interp.probe_building import build_probes
+from gpt2_interp.recorder import SnapshotRecorder
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.sample_writer import SampleWriter
+from gpt2_interp.snapshots import SnapshotStore
+from gpt2_interp.trainer import SupervisedTrainer
+from gpt2_interp.training_curves import draw_training_curves
+from gpt2_interp.training_flags import as_settings
 
 
 def main() -> None:
@@ -147,7 +160,7 @@ def main() -> None:
                 test.sample,
                 test.sample_rows,
                 str(paths.logs),
-                run_files.line_writer(samples_file),
+                line_writer(samples_file),
                 first=base_samples if is_main else None,
             ),
             *([EarlyStoppingCallback(patience)] if patience else []),
@@ -195,7 +208,7 @@ def main() -> None:
     write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
     steps = {"best": best_step, "final": last_step}
-    run_files.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
+    model_card.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
     raise_full_disk_of_threads()
     write_json(paths.model_outputs / "metrics.json", metrics)  # last: its presence says that the run is finished
 

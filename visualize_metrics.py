@@ -44,16 +44,25 @@ from gpt2_interp import (
     learning_figures,
     neuron_figures,
     sample_figures,
-    spectra_figures,
 )
+from gpt2_interp.attention_patterns import pattern_gif
 from gpt2_interp.claims import summary, write_claims
 from gpt2_interp.errors import InputError, run_script
+from gpt2_interp.files import write_atomically
 from gpt2_interp.measurements import Measurements
 from gpt2_interp.overview import write_overview
 from gpt2_interp.plotly_panels import figure_page
 from gpt2_interp.report import write_run_report
 from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots import SnapshotStore, write_atomically
+from gpt2_interp.snapshots import SnapshotStore
+from gpt2_interp.weight_figures import (
+    gradient_plotly,
+    gradient_png,
+    spectra_plotly,
+    spectra_png,
+    weight_plotly,
+    weight_png,
+)
 
 PICTURES = {  # name: {suffix: how to draw it}
     "learning_timeline": {".png": learning_figures.timeline_png, ".html": learning_figures.timeline_plotly},
@@ -61,11 +70,11 @@ PICTURES = {  # name: {suffix: how to draw it}
     "head_changes": {".png": change_figures.head_changes_png, ".html": change_figures.head_changes_plotly},
     "temporal_metrics_evolution": {".png": figures.temporal_png, ".html": figures.temporal_plotly},
     "attention_head_evolution": {".gif": animation.head_gif, ".html": animation.head_plotly},
-    "attention_weights_evolution": {".gif": animation.pattern_gif},
+    "attention_weights_evolution": {".gif": pattern_gif},
     "drift_map": {".png": hidden_figures.drift_png, ".html": hidden_figures.drift_plotly},
-    "weight_changes_evolution": {".png": figures.weight_png, ".html": figures.weight_plotly},
-    "weight_spectra": {".png": spectra_figures.spectra_png, ".html": spectra_figures.spectra_plotly},
-    "gradient_norm_evolution": {".png": figures.gradient_png, ".html": figures.gradient_plotly},
+    "weight_changes_evolution": {".png": weight_png, ".html": weight_plotly},
+    "weight_spectra": {".png": spectra_png, ".html": spectra_plotly},
+    "gradient_norm_evolution": {".png": gradient_png, ".html": gradient_plotly},
     "changed_neurons": {".png": neuron_figures.neurons_png, ".html": neuron_figures.neurons_plotly},
     "neuron_activations_evolution": {".gif": neuron_figures.neuron_gif},
     "lens": {".png": hidden_figures.lens_png, ".html": hidden_figures.lens_plotly},

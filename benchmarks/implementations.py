@@ -127,7 +127,7 @@ def batch(given) -> dict[str, dict]:
 
     from gpt2_interp.decoding import generate
     from gpt2_interp.decoding_settings import DecodingSettings
-    from gpt2_interp.models import use_fast_layers
+    from gpt2_interp.fast_layers import use_fast_layers
 
     models, new = make_models(given.device, given.quick, 0.0), 8 if given.quick else 24
     lengths = [4 + i % 9 for i in range(16)]

@@ -48,7 +48,8 @@ def gpt2_and_tokenizer(data: Path):
     import transformers
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from gpt2_interp.models import load_tokenizer, use_fast_layers
+    from gpt2_interp.fast_layers import use_fast_layers
+    from gpt2_interp.tokenizers import load_tokenizer
 
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
@@ -137,10 +138,10 @@ def training_alone(data: Path, steps: int) -> dict:
 
 def snapshot_cost(data: Path, steps: int) -> dict:
     """Train a little, then take a light snapshot, the spectra, and the dear groups on a few probes."""
+    from gpt2_interp.anatomy import describe
     from gpt2_interp.base_weights import BaseWeights
     from gpt2_interp.measure_table import GROUPS
     from gpt2_interp.memory import peak_bytes
-    from gpt2_interp.models import describe
     from gpt2_interp.recorder import axis_labels
     from gpt2_interp.snapshot_plan import DEAR, array_bytes, dear_tokens, wanted_names
 
@@ -191,7 +192,7 @@ def few_of(probes, reference):
     """A probe set of FEW_TIMED examples, spread over the lengths, with what of the reference belongs to them."""
     import numpy as np
 
-    from gpt2_interp.probes import evenly
+    from gpt2_interp.probe_set import evenly
 
     chosen = evenly(range(len(probes.examples)), FEW_TIMED)
     few = replace(

@@ -67,8 +67,8 @@ def turn(settings: dict, data: Path, steps: int, count_flops: bool) -> dict:
     from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, TrainingArguments
 
     from gpt2_interp.memory import peak_bytes
-    from gpt2_interp.models import load_tokenizer
     from gpt2_interp.precision import choose_precision, set_precision
+    from gpt2_interp.tokenizers import load_tokenizer
 
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
@@ -124,10 +124,12 @@ def real_examples(data: Path, tokenizer, count: int):
 
 
 def ours(settings, model, arguments, examples, tokenizer, clock):
-    from gpt2_interp.arguments import ExperimentArguments, ModelArguments
+    from gpt2_interp.fast_layers import use_fast_layers
     from gpt2_interp.memory import settle_batch
-    from gpt2_interp.models import add_lora, use_fast_layers
+    from gpt2_interp.model_settings import ModelArguments
+    from gpt2_interp.models import add_lora
     from gpt2_interp.trainer import SupervisedTrainer
+    from gpt2_interp.training_flags import ExperimentArguments
 
     use_fast_layers(model)
     if settings.get("tuning") == "lora":
@@ -209,8 +211,9 @@ def generation(data: Path, repeats: int) -> dict:
 
     from gpt2_interp.decoding import generate
     from gpt2_interp.decoding_settings import DecodingSettings
-    from gpt2_interp.models import load_tokenizer, use_fast_layers
+    from gpt2_interp.fast_layers import use_fast_layers
     from gpt2_interp.precision import Precision
+    from gpt2_interp.tokenizers import load_tokenizer
 
     transformers.logging.set_verbosity_error()
     tokenizer = load_tokenizer(str(data / "gpt2_tokenizer"))

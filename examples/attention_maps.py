@@ -25,12 +25,13 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpt2_interp.animation import readable, token_ticks  # noqa: E402
+from gpt2_interp.attention_patterns import readable, token_ticks  # noqa: E402
+from gpt2_interp.draw_png import png_bytes  # noqa: E402
 from gpt2_interp.errors import InputError, run_script  # noqa: E402
 from gpt2_interp.models import load_trained  # noqa: E402
-from gpt2_interp.panels import NO_VALUE, STYLE, color_map, png_bytes  # noqa: E402
+from gpt2_interp.panels import NO_VALUE, STYLE, color_map  # noqa: E402
 from gpt2_interp.plotly_panels import figure_page, plain_look  # noqa: E402
-from gpt2_interp.probes import readable_token  # noqa: E402
+from gpt2_interp.probe_set import readable_token  # noqa: E402
 
 COLORS, TICKS = "magma", [0, 0.05, 0.25, 0.5, 1]  # square-root scale: most weights are small
 CAVEAT = "Where heads read, not what they do with it: no explanation of what the model says."

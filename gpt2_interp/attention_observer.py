@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
+from gpt2_interp.anatomy import lora_factors, stored_weight
 from gpt2_interp.examples import Example
 from gpt2_interp.measures.attention import (
     QUERY_MEASURES,
@@ -22,8 +23,7 @@ from gpt2_interp.measures.attention import (
     source_shares,
     stripe_sums,
 )
-from gpt2_interp.measures.weights import lora_factors, stored_weight
-from gpt2_interp.probes import KL_ROWS, GoldFact
+from gpt2_interp.probe_set import KL_ROWS, GoldFact
 from gpt2_interp.regions import region_spans, source_masks, span_masks
 
 SOURCE_SHARES = ("attn_source", "attn_source_ns")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from gpt2_interp.measures.weights import (
+if TYPE_CHECKING:
+    from gpt2_interp.base_weights import BaseWeights
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+from gpt2_interp.anatomy import (
+    _in_use,
+    columns_are_outputs,
     find_gpt2,
     frobenius_norm,
     lora_factors,
     matrix_parts,
     measured_modules,
     stored_weight,
-    weight_deltas,
 )
 
 
@@ -142,3 +148,45 @@ def _swapped(values: Iterable[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
     finally:
         for parameter, data in kept:
             parameter.data = data
+
+
+def weight_deltas(model: nn.Module, base: BaseWeights) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(matrix, W_t - W_0, W_0) for each matrix of `matrix_names`, one alive at a time; float32 on the CPU, read only.
+
+    Shapes as GPT-2 stores them, Conv1D [in, out]. With LoRA the difference is taken from the adapters (scaling B A),
+    not from their sum with the frozen weight, where a small change would drown in rounding. Raises ValueError for
+    adapters other than plain LoRA, for quantised weights, and as BaseWeights.replaced does for a base of another model.
+    """
+    initial = base.initial(model)
+    for name, module in measured_modules(find_gpt2(model)).items():
+        delta, before = _delta_and_base(name, module, initial)
+        parts = matrix_parts(name)
+        columns = (delta.chunk(len(parts), dim=1), before.chunk(len(parts), dim=1))
+        yield from zip(parts, *columns, strict=True)
+
+
+def _delta_and_base(name: str, module: nn.Module, initial: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """(W_t - W_0, W_0) of a whole module, as stored."""
+
+    def now_and_before(parameter: Tensor) -> tuple[Tensor, Tensor]:
+        return _float_cpu(name, parameter), _float_cpu(name, initial(parameter))
+
+    stored, stored_0 = now_and_before(stored_weight(module))
+    factors = lora_factors(name, module)
+    if not factors:
+        return stored - stored_0, stored_0
+    change, start = torch.zeros_like(stored), torch.zeros_like(stored)
+    for *factor, scaling in factors:
+        (a, a_0), (b, b_0) = map(now_and_before, factor)
+        products = (b - b_0) @ a + b_0 @ (a - a_0), b_0 @ a_0  # the first: B_t A_t - B_0 A_0, where little cancels
+        for total, product in zip((change, start), products, strict=True):  # product: [out, in]
+            total += scaling * (product.T if columns_are_outputs(module) else product)
+    if _in_use(module).merged:  # the stored weight has the adapters in it
+        return change, stored - change
+    return change + (stored - stored_0), stored_0 + start
+
+
+def _float_cpu(name: str, weight: Tensor) -> Tensor:
+    if not weight.is_floating_point():
+        raise ValueError(f"weight change needs floating-point weights; {name} is stored as {weight.dtype}")
+    return weight.detach().to("cpu", torch.float32)

@@ -15,21 +15,23 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.ablation import ablation_exact
+from gpt2_interp.anatomy import find_gpt2
 from gpt2_interp.attention_observer import OBSERVED
 from gpt2_interp.base_weights import BaseWeights
 from gpt2_interp.example_pass import MAX_BATCH_TOKENS, ExamplePass
-from gpt2_interp.interventions import graft, mean_nll, twin_log_odds
+from gpt2_interp.grafts import graft
+from gpt2_interp.interventions import mean_nll, twin_log_odds
 from gpt2_interp.measure_table import HIDDEN, MEASURE
 from gpt2_interp.measures.attention import STRIPES
 from gpt2_interp.measures.causal import twin_effect
 from gpt2_interp.measures.hidden_states import displacement_per_example, hidden_measures
 from gpt2_interp.measures.patterns import fold_patterns
 from gpt2_interp.measures.spectra import spectra
-from gpt2_interp.measures.weights import find_gpt2, weight_measures
+from gpt2_interp.measures.weights import weight_measures
 from gpt2_interp.noise import perturbation_band
 from gpt2_interp.observation import Stopwatch, measuring, read
 from gpt2_interp.probe_gradient import gradient_pass
-from gpt2_interp.probes import ProbeSet
+from gpt2_interp.probe_set import ProbeSet
 from gpt2_interp.readings import context_gains, head_scores, lens_means
 
 Arrays = dict[str, np.ndarray]

@@ -6,8 +6,10 @@ import matplotlib
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from gpt2_interp.measurements import Measurements, bootstrap_band
-from gpt2_interp.panels import BLUE, ORANGE, STYLE, BarPanel, draw_bars, figure_title, measure_label, png_bytes
+from gpt2_interp.draw_png import draw_bars, png_bytes
+from gpt2_interp.intervals import bootstrap_band
+from gpt2_interp.measurements import Measurements
+from gpt2_interp.panels import BLUE, ORANGE, STYLE, BarPanel, figure_title, measure_label
 from gpt2_interp.plotly_panels import bars_plotly
 
 GRAFTS = {

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from transformers import GPT2LMHeadModel, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from gpt2_interp.errors import InputError
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.files import write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -220,5 +220,4 @@ def load_weights(model, checkpoint: Path) -> None:
             loaded = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32)
             model.load_state_dict(loaded.state_dict())
     except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{checkpoint} can't be loaded ({reason}); train again or delete it.") from None
+        raise InputError(f"{checkpoint} can't be loaded ({first_line(error)}); train again or delete it.") from None

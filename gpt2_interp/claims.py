@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.files import write_json
 from gpt2_interp.measure_table import CLAIMED, Measure
-from gpt2_interp.measured_changes import Comparisons, Series, axis_labels, comparisons, read_series, spans
+from gpt2_interp.measured_changes import Comparisons, comparisons, spans
+from gpt2_interp.measurements import Series, axis_labels, read_series
 from gpt2_interp.measures.inference import (
     CONFIDENCE,
     FEWEST_CLUSTERS,
@@ -25,7 +27,7 @@ from gpt2_interp.measures.inference import (
     is_reproduced,
     simultaneous_intervals,
 )
-from gpt2_interp.snapshots import SnapshotStore, write_json
+from gpt2_interp.snapshots import SnapshotStore
 
 SCHEMA_VERSION = 1
 HEAD = ("layer", "head")

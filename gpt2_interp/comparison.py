@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from gpt2_interp.arguments import DataArguments, ExperimentArguments
-from gpt2_interp.corpora import Row
+from gpt2_interp.data_settings import DataArguments
 from gpt2_interp.decoding import Generated, decode, generate
 from gpt2_interp.decoding_settings import DecodingSettings
-from gpt2_interp.evaluation import ROUGE_TYPES, TargetLosses, lead3, loss_scores, rouge_scores, target_losses
+from gpt2_interp.evaluation import TargetLosses, loss_scores, target_losses
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import fact_recall, stated_facts
+from gpt2_interp.files import write_atomically
 from gpt2_interp.intervals import share_interval
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.rouge import ROUGE_TYPES, lead3, rouge_scores
+from gpt2_interp.rows import Row
 from gpt2_interp.text_quality import FEWEST_TEXTS, compare
+from gpt2_interp.training_flags import ExperimentArguments
 
 WRITTEN_STORIES = 16  # creative writing is scored by perplexity; this many stories are written for reading
 JUDGED_TEXTS = 64  # outputs, and references, that are judged as texts whatever they should say

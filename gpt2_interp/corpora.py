@@ -7,21 +7,18 @@ are known, a row has them as "facts". A new embedded source is one function and 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from gpt2_interp import general_text, local_files, synthetic_corpus, writing_sources
-from gpt2_interp.arguments import DataArguments
+from gpt2_interp import general_text, local_files, writing_sources
+from gpt2_interp.data_settings import DataArguments
+from gpt2_interp.embedded import EMBEDDED
 from gpt2_interp.errors import InputError
+from gpt2_interp.hub_rows import hub_splits
 from gpt2_interp.null_targets import permute_targets
-from gpt2_interp.startup import is_offline
-from gpt2_interp.synthetic_text import pretraining_texts
-
-Row = dict[str, Any]
+from gpt2_interp.rows import Row, fingerprint, row_of
 
 
 @dataclass
@@ -40,34 +37,6 @@ class Corpus:
 # --- embedded sources ------------------------------------------------------------------------------------------
 
 
-def _news(count: int, seed: int, split: str) -> Iterator[Row]:
-    for row in synthetic_corpus.news_rows(count, seed, split):
-        yield {
-            "id": row["id"],
-            "cluster": row["event"],
-            "source": row["article"],
-            "target": row["highlights"],
-            "facts": row["facts"],
-        }
-
-
-def _stories(count: int, seed: int, split: str) -> Iterator[Row]:
-    for row in synthetic_corpus.story_rows(count, seed, split):
-        yield {"id": row["id"], "cluster": row["plot"], "source": row["prompt"], "target": row["story"]}
-
-
-def _running_text(count: int, seed: int, split: str) -> Iterator[Row]:
-    """Plain text for pre-training; each split is its own seed."""
-    texts = pretraining_texts(count, seed + 1000 * synthetic_corpus.SPLITS.index(split))
-    for i, text in enumerate(texts):
-        yield {"id": f"text-{split}-{seed}-{i:06d}", "cluster": f"text-{i}", "source": "", "target": text}
-
-
-EMBEDDED: dict[str, tuple[str, Callable[[int, int, str], Iterator[Row]]]] = {
-    "synthetic_news": ("summarization", _news),
-    "synthetic_stories": ("creative_writing", _stories),
-    "synthetic_text": ("creative_writing", _running_text),
-}
 DEFAULT_TRAIN_ROWS, DEFAULT_EVAL_ROWS, DEFAULT_PREDICT_ROWS = 4000, 200, 200
 
 
@@ -96,45 +65,16 @@ def _embedded_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corp
 
 # --- local files -----------------------------------------------------------------------------------------------
 
-DEFAULT_COLUMNS = {"summarization": ("article", "highlights"), "creative_writing": ("prompt", "story")}
-
 
 def read_rows(path: str | Path, data: DataArguments, limit: int | None = None) -> list[Row]:
     """Rows of one local file, at most `limit`. Raises InputError naming file and line of the first bad row."""
     path = Path(path)
     rows = []
     for where, record in itertools.islice(local_files.records(path, data.text_unit), limit):
-        rows.append(_row(record, data, where, f"{path.stem}-{len(rows):06d}"))
+        rows.append(row_of(record, data, where, f"{path.stem}-{len(rows):06d}"))
     if not rows:
         raise InputError(f"{path} has no rows.")
     return rows
-
-
-def _row(record: dict, data: DataArguments, where: str, default_id: str) -> Row:
-    source_column, target_column = _columns(record, data, where)
-    identity = str(record.get("id") or default_id)
-    cells = {"source": "" if source_column is None else record[source_column], "target": record[target_column]}
-    for name, column in (("source", source_column), ("target", target_column)):
-        if column is not None and (not isinstance(cells[name], str) or not cells[name].strip()):
-            raise InputError(f"{where}: column {column!r} is empty or not text; fill it or remove the row.")
-    return {"id": identity, "cluster": identity, **cells}
-
-
-def _columns(record: Iterable[str], data: DataArguments, where: str) -> tuple[str | None, str]:
-    """(source column or None for plain text, target column), from the flags or the task's usual names."""
-    usual_source, usual_target = DEFAULT_COLUMNS[data.task]
-    source, target = data.text_column or usual_source, data.summary_column or usual_target
-    plain_text = data.task == "creative_writing" and data.summary_column is None and usual_target not in record
-    if plain_text:
-        source, target = None, data.text_column or "text"
-    for flag, column in (("--text_column", source), ("--summary_column", target)):
-        if column is not None and column not in record:
-            if plain_text:
-                flag = "--text_column"
-            raise InputError(
-                f"{where} has no column {column!r}: it has {', '.join(map(repr, record))}; choose with {flag}."
-            )
-    return source, target
 
 
 def _local_corpus(data: DataArguments, probe_samples: int) -> Corpus:
@@ -169,88 +109,9 @@ def _local_corpus(data: DataArguments, probe_samples: int) -> Corpus:
 # --- the Hub ---------------------------------------------------------------------------------------------------
 
 
-class MappedRows(Sequence[Row]):
-    """Rows of a `datasets.Dataset`, which stays on disk: a row is made when it is asked for, a slice shares the table.
-
-    numbers: where each row stands in its split. Raises InputError for a row without text, when it comes to it.
-    """
-
-    def __init__(self, table, data: DataArguments, name: str, split: str, numbers: Sequence[int] | None = None):
-        self.data, self.name, self.split = data, name, split
-        self.numbers = range(len(table)) if numbers is None else numbers
-        columns = _columns(table.column_names, data, name)
-        self.text_columns = [column for column in columns if column is not None]
-        self.table = table.select_columns([c for c in table.column_names if c in {"id", *self.text_columns}])
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            chosen = range(len(self))[index]
-            return MappedRows(self.table.select(chosen), self.data, self.name, self.split, self.numbers[index])
-        position = range(len(self))[index]  # negative and too large ones as for a list
-        return self._made(self.numbers[position], self.table[position])
-
-    def __iter__(self) -> Iterator[Row]:
-        batches = self.table.iter(batch_size=1000)  # reading row by row takes ten times as long
-        columns = ((batch, zip(*batch.values(), strict=True)) for batch in batches)
-        records = (dict(zip(names, values, strict=True)) for names, rows in columns for values in rows)
-        return map(self._made, self.numbers, records)
-
-    def _made(self, number: int, record: dict) -> Row:
-        return _row(record, self.data, f"{self.name}, {self.split} row {number}", f"{self.split}-{number:06d}")
-
-    def select(self, positions: Sequence[int]) -> MappedRows:
-        """The rows at these positions, in this order."""
-        numbers = [self.numbers[position] for position in positions]
-        return MappedRows(self.table.select(positions), self.data, self.name, self.split, numbers)
-
-    def without_empty_texts(self) -> MappedRows:
-        """Plain text on the Hub has empty lines between its paragraphs: nothing to read in them."""
-        if len(self.text_columns) == 2:
-            return self
-        column = self.text_columns[0]
-        batches = self.table.select_columns([column]).iter(batch_size=1000)
-        texts = itertools.chain.from_iterable(batch[column] for batch in batches)
-        kept = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
-        return MappedRows(self.table.select(kept), self.data, self.name, self.split, kept)
-
-
-def _hub_splits(data: DataArguments, notes: list[str]) -> dict[str, MappedRows]:
-    """{"train", and "validation" and "test" where the dataset has them}. Raises InputError."""
-    import datasets
-
-    name = " ".join(filter(None, (data.dataset_name, data.dataset_config_name)))
-    try:
-        tables = datasets.load_dataset(data.dataset_name, data.dataset_config_name, revision=data.dataset_revision)
-    except Exception as error:  # the library raises many kinds; each of them ends here, in one sentence
-        why = (
-            "the Hugging Face Hub can't be reached" if is_offline() else f"{type(error).__name__}: {_first_line(error)}"
-        )
-        raise InputError(
-            f"dataset {name} can't be loaded: {why}; use --train_file and --validation_file with local rows, or one of "
-            f"the embedded sources {', '.join(EMBEDDED)}."
-        ) from None
-    if "train" not in tables:
-        raise InputError(
-            f"dataset {name} has no split train: it has {', '.join(tables)}; save its rows to local files."
-        )
-    splits = {
-        split: MappedRows(tables[split], data, name, split)
-        for split in ("train", "validation", "test")
-        if split in tables
-    }
-    for split, rows in splits.items():
-        splits[split] = rows.without_empty_texts()
-        if len(splits[split]) < len(rows):
-            notes.append(f"{len(rows) - len(splits[split])} empty texts of {name} {split} are left out")
-    return splits
-
-
 def _hub_corpus(data: DataArguments, probe_samples: int) -> Corpus:
     notes: list[str] = []
-    splits = _hub_splits(data, notes)
+    splits = hub_splits(data, notes)
     train, validation, test = (splits.get(split) for split in ("train", "validation", "test"))
     name = " ".join(
         filter(None, (data.dataset_name, data.dataset_config_name, (data.dataset_revision or "")[:8] or None))
@@ -276,10 +137,6 @@ def _hub_corpus(data: DataArguments, probe_samples: int) -> Corpus:
     )
     _share_validation_rows(corpus, data, probe_samples)
     return corpus
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
 
 
 # --- a mixture -------------------------------------------------------------------------------------------------
@@ -328,15 +185,6 @@ def load_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
         rows = getattr(corpus, use)
         corpus.provenance[use] |= {"rows": len(rows), "sha256": fingerprint(rows)}
     return corpus
-
-
-def fingerprint(rows: Iterable[Row]) -> str:
-    """sha256 of what the rows say, and of their order: runs of equal fingerprints have seen the same data."""
-    digest = hashlib.sha256()
-    for row in rows:
-        text = "\0".join((row["id"], row["cluster"], row.get("group", ""), row["source"], row["target"], ""))
-        digest.update(text.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _first(rows: Sequence[Row], limit: int | None, flag: str, where: str) -> Sequence[Row]:

@@ -22,7 +22,7 @@ from transformers import Trainer, set_seed
 
 from gpt2_interp import checkpoints
 from gpt2_interp.errors import DiskFullError, InputError, Interrupted, is_disk_full, raise_full_disk_of_threads
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.files import write_atomically
 
 NAMED_EXAMPLES = 4  # of a batch in a message; the others are counted
 

@@ -112,3 +112,9 @@ def run_script(main: Callable[[], None]) -> None:
 def _fail(message: str, status: int) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def first_line(error: Exception) -> str:
+    """The first line that says something, 200 characters at most, without its full stop; else the error's kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.files import write_atomically
 
 PATTERN = "*tfevents*"
 KEPT = "events.out.tfevents.0000000000.kept"  # sorts before the files that writers make

@@ -16,7 +16,7 @@ from gpt2_interp.interventions import queries, token_nll
 from gpt2_interp.measure_table import POOLINGS, REGIONS
 from gpt2_interp.measures.neurons import NeuronStatistics
 from gpt2_interp.observation import PAD_ID, Stopwatch, batches, hooks, read
-from gpt2_interp.probes import GoldFact, ProbeSet
+from gpt2_interp.probe_set import GoldFact, ProbeSet
 from gpt2_interp.regions import pooling_weights, region_spans, span_masks
 
 MAX_BATCH_TOKENS = 2048

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gpt2_interp.errors import InputError
 from gpt2_interp.local_files import records
-from gpt2_interp.models import REPOSITORY
+from gpt2_interp.run_paths import REPOSITORY
 from gpt2_interp.synthetic_corpus import news_rows, story_rows
 
 COUNT = 4

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_interp import local_files, synthetic_corpus
-from gpt2_interp.arguments import DataArguments
-from gpt2_interp.errors import InputError
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.data_settings import DataArguments
+from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.files import cache_folder, write_atomically
 from gpt2_interp.startup import is_offline
-from gpt2_interp.token_cache import cache_folder
 from gpt2_interp.writing_sources import SHORTEST_TEXT, SOURCES
 
 Row = dict[str, Any]
@@ -121,8 +120,7 @@ def _download(path: Path) -> str | None:
         lines = [json.dumps({"text": record["text"]}, ensure_ascii=False) + "\n" for record in table]
         write_atomically(path, "".join(lines).encode())
     except Exception as error:  # the library raises many kinds
-        first_line = next(iter(str(error).strip().splitlines()), "no reason given")
-        return f"{type(error).__name__}: {first_line}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 

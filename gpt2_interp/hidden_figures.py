@@ -7,11 +7,12 @@ from contextlib import suppress
 import numpy as np
 import plotly.graph_objects as go
 
+from gpt2_interp.draw_png import maps_png
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures import not_measured
+from gpt2_interp.intervals import nan_mean
 from gpt2_interp.measure_table import HEADLINE, MEASURE, SPREAD
-from gpt2_interp.measurements import Measurements, nan_mean
-from gpt2_interp.panels import SNAPSHOT_AXIS, MapPanel, figure_title, maps_png, measure_label
+from gpt2_interp.measurements import Measurements
+from gpt2_interp.panels import SNAPSHOT_AXIS, MapPanel, figure_title, measure_label, not_measured
 from gpt2_interp.plotly_panels import maps_plotly
 
 NEIGHBOURS = 10  # of knn_overlap

@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from gpt2_interp.evaluation import ROUGE_TYPES
+from gpt2_interp.rouge import ROUGE_TYPES
 
 SETTINGS = (
     "task", "tuning", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "effective_batch_size",

@@ -34,9 +34,10 @@ from transformers.utils import logging
 
 from gpt2_interp import decoding, scratch_decoding
 from gpt2_interp.decoding_settings import DecodingSettings
-from gpt2_interp.errors import InputError
+from gpt2_interp.errors import InputError, first_line
 from gpt2_interp.models import load_trained
-from gpt2_interp.prompting import PromptBuilder, trained_task
+from gpt2_interp.prompting import PromptBuilder
+from gpt2_interp.task_file import trained_task
 
 # Fields of a GenerationConfig that choose no token, and those without effect where `generate_arguments` is silent.
 BOOKKEEPING = {"transformers_version", "_from_model_config", "bos_token_id", "use_cache", "output_attentions"}
@@ -312,7 +313,7 @@ def _call(pipe, text: str, given: dict[str, Any], seed: int) -> _Call:
             torch.manual_seed(seed)
             call.text = pipe(text, **given)[0]["generated_text"]
     except (IndexError, RuntimeError, ValueError) as error:  # such as: no position embedding behind the context
-        call.error = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        call.error = f"{type(error).__name__}: {first_line(error)}"
     finally:
         del pipe.model.generate
     return call

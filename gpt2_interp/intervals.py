@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap
@@ -43,3 +44,52 @@ def jackknife_interval(value: float, without: np.ndarray) -> tuple[float, float]
     error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
     half = float(student.ppf(0.975, n - 1)) * error
     return value - half, value + half
+
+
+DRAWS = 1000
+
+
+FEWEST_CLUSTERS = 10  # below this, resampling whole clusters says little
+
+
+def nan_mean(array: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    """Mean of the defined values; NaN where there are none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(array, axis=axis)
+
+
+def bootstrap_band(values: np.ndarray, clusters: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    """Mean over probes with a 95% percentile bootstrap band, probes with equal weight.
+
+    values [step, example] -> mean, low, high [step], and the band's name. Whole clusters are drawn, because the probes
+    of one are not independent; with fewer than FEWEST_CLUSTERS of them single probes are, and the name says so.
+    """
+    names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
+    by_cluster = len(names) >= FEWEST_CLUSTERS
+    if not by_cluster:
+        cluster_of = np.arange(values.shape[1])
+    units = cluster_of.max() + 1
+    random = np.random.default_rng(0)
+    counts = random.multinomial(units, np.full(units, 1 / units), size=DRAWS)  # [draw, unit]
+    weights = counts[:, cluster_of].astype(float)  # [draw, example]
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (weights @ np.where(defined, values, 0).T) / (weights @ defined.T)  # [draw, step]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
+    drawn = f"{units} clusters of probes" if by_cluster and units < values.shape[1] else f"{units} probes"
+    return nan_mean(values, axis=1), low, high, f"95% bootstrap over {drawn}"
+
+
+def estimate(values: np.ndarray) -> dict[str, float | None]:
+    """Mean of values [row, k], NaN left out, with 95% bounds from resampling rows; None where undefined."""
+    counts, sums = np.isfinite(values).sum(axis=1), np.nansum(values, axis=1)
+    sums, counts = sums[counts > 0], counts[counts > 0]
+    if not len(counts):
+        return {"value": None, "low": None, "high": None}
+    low = high = None
+    if len(counts) > 1:
+        low, high = interval(lambda s, n, axis: s.sum(axis=axis) / n.sum(axis=axis), sums, counts)
+    return {"value": float(sums.sum() / counts.sum()), "low": low, "high": high}

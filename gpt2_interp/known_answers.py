@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from gpt2_interp.examples import Example, ExampleBuilder
-from gpt2_interp.probes import GoldFact, TwinPair
+from gpt2_interp.probe_set import GoldFact, TwinPair
 from gpt2_interp.synthetic_corpus import SLOTS, news_plan, twin
 from gpt2_interp.synthetic_rendering import Plan, render
 

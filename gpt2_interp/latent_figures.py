@@ -16,8 +16,9 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gpt2_interp.animation import Canvas, gif_bytes, step_slider
+from gpt2_interp.gif import Canvas, gif_bytes
 from gpt2_interp.panels import GREY, STYLE
+from gpt2_interp.plotly_panels import step_slider
 from gpt2_interp.projection import Projection
 
 MOST_CLUSTERS = 14  # more colours than this can't be told apart

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import plotly.graph_objects as go
 
+from gpt2_interp.draw_png import lines_png
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures import drift_panel, lines_png, loss_panel, not_measured
+from gpt2_interp.figures import drift_panel, loss_panel
 from gpt2_interp.measurements import Measurements
-from gpt2_interp.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, Line, LinePanel
+from gpt2_interp.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, Line, LinePanel, not_measured
 from gpt2_interp.plotly_panels import lines_plotly
 
 BAND = "95% bootstrap over "

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.measure_table import HEADLINE, MEASURE
+from gpt2_interp.intervals import bootstrap_band
+from gpt2_interp.measure_table import HEADLINE, MEASURE, Measure
+from gpt2_interp.measures.inference import cluster_means
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots import SnapshotStore
-
-DRAWS = 1000
-FEWEST_CLUSTERS = 10  # below this, resampling whole clusters says little
 
 
 class Measurements:
@@ -118,32 +120,96 @@ def _read_json(path: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def nan_mean(array: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
-    """Mean of the defined values; NaN where there are none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(array, axis=axis)
+UNREADABLE = (InputError, OSError, ValueError, KeyError)  # what a damaged file of the store raises
 
 
-def bootstrap_band(values: np.ndarray, clusters: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-    """Mean over probes with a 95% percentile bootstrap band, probes with equal weight.
+@dataclass(frozen=True)
+class Series:
+    """One measure over the snapshots that have it, at the region and pooling that are claimed."""
 
-    values [step, example] -> mean, low, high [step], and the band's name. Whole clusters are drawn, because the probes
-    of one are not independent; with fewer than FEWEST_CLUSTERS of them single probes are, and the name says so.
+    measure: Measure
+    steps: list[int]
+    values: np.ndarray  # [step, probe, unit]
+    clusters: list[str]  # of each probe
+    halves: np.ndarray | None  # 0 or 1 of each probe
+
+    def differences(self, wanted: np.ndarray | None = None) -> np.ndarray:
+        """Changes since the first step, averaged over each cluster's (wanted) probes: [cluster, step - 1, unit]."""
+        wanted = np.ones(len(self.clusters), bool) if wanted is None else wanted
+        change = np.moveaxis(self.values[1:, wanted] - self.values[0, wanted], 0, 1)
+        return cluster_means(change, [c for c, w in zip(self.clusters, wanted, strict=True) if w])
+
+    def before(self) -> np.ndarray:
+        """Mean at the first step, over clusters, of the probes that the last change is defined on: [unit]."""
+        first = np.where(np.isfinite(self.values[-1]), self.values[0], np.nan)
+        return mean_of(cluster_means(first, self.clusters))
+
+    def change_by_half(self) -> list[np.ndarray] | None:
+        """Last change by halves of the probes: two arrays [unit]."""
+        if self.halves is None:
+            return None
+        return [mean_of(self.differences(self.halves == half)[:, -1]) for half in (0, 1)]
+
+
+def read_series(
+    store: SnapshotStore, names: Sequence[str], steps: Sequence[int], notes: dict[str, None] | None = None
+) -> dict[str, Series]:
+    """Those of the measures that the snapshots have and whose probes are described, read file by file.
+
+    A damaged snapshot is skipped, and named in `notes`.
     """
-    names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
-    by_cluster = len(names) >= FEWEST_CLUSTERS
-    if not by_cluster:
-        cluster_of = np.arange(values.shape[1])
-    units = cluster_of.max() + 1
-    random = np.random.default_rng(0)
-    counts = random.multinomial(units, np.full(units, 1 / units), size=DRAWS)  # [draw, unit]
-    weights = counts[:, cluster_of].astype(float)  # [draw, example]
+    notes = {} if notes is None else notes
+    axes, probes = axis_labels(store), _probe_set(store)
+    found: dict[str, dict[int, np.ndarray]] = {}
+    by_folder = itertools.groupby(sorted(names, key=lambda name: MEASURE[name].folder), lambda n: MEASURE[n].folder)
+    for _, group in by_folder:
+        group = list(group)
+        for step in steps:
+            try:
+                arrays = store.load(step, group)
+            except UNREADABLE as error:
+                notes[f"Step {step} is left out where its snapshot is damaged: {error}"] = None
+                continue
+            for name, array in arrays.items():
+                found.setdefault(name, {})[step] = headline(MEASURE[name], array, axes)
+    result = {}
+    for name in (name for name in names if name in found):
+        at = found[name]
+        values = np.stack([at[step] for step in sorted(at)])
+        if not values.shape[1]:
+            continue  # no such probes: twins of a corpus without known facts
+        entries = probes.get(MEASURE[name].probe_axis, [])
+        if len(entries) != values.shape[1]:
+            notes[f"{name} is left out: probe_set.json does not describe its {values.shape[1]} probes."] = None
+            continue
+        halves = np.array([entry["half"] for entry in entries]) if all("half" in entry for entry in entries) else None
+        result[name] = Series(MEASURE[name], sorted(at), values, [str(e["cluster"]) for e in entries], halves)
+    return result
+
+
+def headline(measure: Measure, array: np.ndarray, axes: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """The array at the region and pooling that are claimed, units in one axis: [probe, unit]."""
+    for i in reversed(range(len(measure.axes))):
+        if (axis := measure.axes[i]) in HEADLINE:
+            array = np.take(array, list(axes[axis]).index(HEADLINE[axis]), axis=i)
+    return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+def axis_labels(store: SnapshotStore) -> dict[str, list[str]]:
+    """Labels of every axis; numbers where run.json gives only its size."""
+    sizes = store.run_info()["axes"]
+    return {axis: [str(i) for i in (range(v) if isinstance(v, int) else v)] for axis, v in sizes.items()}
+
+
+def _probe_set(store: SnapshotStore) -> dict[str, Any]:
+    try:
+        return store.probe_set()
+    except (OSError, ValueError):
+        return {}
+
+
+def mean_of(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is defined; NaN where nothing is."""
     defined = np.isfinite(values)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = (weights @ np.where(defined, values, 0).T) / (weights @ defined.T)  # [draw, step]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
-    drawn = f"{units} clusters of probes" if by_cluster and units < values.shape[1] else f"{units} probes"
-    return nan_mean(values, axis=1), low, high, f"95% bootstrap over {drawn}"
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)

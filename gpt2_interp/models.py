@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,26 +10,23 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
-    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
-    GPT2Tokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.activations import NewGELUActivation
 
-from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.copying_start import start_copying
-from gpt2_interp.errors import InputError
+from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.fast_layers import use_fast_layers
+from gpt2_interp.model_settings import ModelArguments
+from gpt2_interp.run_paths import REPOSITORY
 from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel
-from gpt2_interp.startup import is_offline
+from gpt2_interp.startup import not_found
+from gpt2_interp.tokenizers import TOKENIZER_FILES, load_tokenizer, train_tokenizer
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL_CLASSES = {"huggingface": GPT2LMHeadModel, "scratch": ScratchGPT2LMHeadModel}  # --implementation
-TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # a tokenizer's folder has one of them
 # The four published shapes; everything else (50,257 tokens, 1,024 positions) is GPT2Config's default.
 GPT2_SHAPES = {
     "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768},
@@ -38,27 +34,6 @@ GPT2_SHAPES = {
     "gpt2-large": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
     "gpt2-xl": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
 }
-
-
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
-    """A tokenizer by name or folder; vocab.json and merges.txt are enough. Raises InputError."""
-    folder = Path(name_or_path)
-    if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise InputError(  # AutoTokenizer would make one without words
-            f"{name_or_path} has no tokenizer (tokenizer.json, or vocab.json and merges.txt): put its files there."
-        )
-    try:
-        if folder.is_dir() and not (folder / "tokenizer.json").exists() and (folder / "merges.txt").exists():
-            tokenizer = GPT2Tokenizer.from_pretrained(folder)  # AutoTokenizer wants a config.json too
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise InputError(_not_found("tokenizer", name_or_path, "--tokenizer_name", error)) from None
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"tokenizer {name_or_path} has no end-of-text token, so the model could not learn to stop.")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads; EOS itself stays supervised
-    return tokenizer
 
 
 def load_config(name_or_path: str, overrides: str | None = None) -> GPT2Config:
@@ -69,7 +44,7 @@ def load_config(name_or_path: str, overrides: str | None = None) -> GPT2Config:
         try:
             config = GPT2Config.from_pretrained(name_or_path)
         except (OSError, ValueError) as error:
-            raise InputError(_not_found("configuration", name_or_path, "--config_name", error)) from None
+            raise InputError(not_found("configuration", name_or_path, "--config_name", error)) from None
     if overrides:
         try:
             config.update_from_string(overrides)
@@ -80,26 +55,6 @@ def load_config(name_or_path: str, overrides: str | None = None) -> GPT2Config:
             f"n_embd {config.n_embd} is not a multiple of n_head {config.n_head}; change --config_overrides."
         )
     return config
-
-
-def _not_found(what: str, name: str, flag: str, error: Exception) -> str:
-    if Path(name).is_dir():
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return f"{what} in {name} can't be loaded: {reason[:200]}"
-    why = "and the Hugging Face Hub can't be reached" if is_offline() else "nor a model on the Hugging Face Hub"
-    return f"{what} {name!r} is not a local folder, {why}: give {flag} a local folder in Hugging Face layout."
-
-
-def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerBase:
-    """A new byte-level BPE with `size` tokens, <|endoftext|> among them, learned from `texts`.
-
-    Digits are shown to it apart, so that none are merged: "forty-seven" -> "4", "7" can be learned digit by digit, also
-    for numbers that never occurred.
-    """
-    apart = (re.sub(r"(?<=\d)(?=\d)", " ", text) for text in texts)
-    tokenizer = GPT2Tokenizer().train_new_from_iterator(apart, size, show_progress=False)
-    tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_base(
@@ -171,7 +126,7 @@ def load_trained(
                 model = PeftModel.from_pretrained(model, path).merge_and_unload(safe_merge=True)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
             raise InputError(
-                f"the adapter in {path} can't be put on {name}: {_first_line(error)}; give its base with --base_model."
+                f"the adapter in {path} can't be put on {name}: {first_line(error)}; give its base with --base_model."
             ) from None
     else:
         if base_model is not None:
@@ -218,45 +173,12 @@ def _load_whole(name: str, implementation: str, flag: str) -> PreTrainedModel:
             name, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        raise InputError(_not_found("model", name, flag, error)) from None
+        raise InputError(not_found("model", name, flag, error)) from None
     except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"the weights in {name} can't be loaded: {_first_line(error)}.") from None
+        raise InputError(f"the weights in {name} can't be loaded: {first_line(error)}.") from None
     if report["missing_keys"]:
         raise InputError(f"the weights in {name} are incomplete: {sorted(report['missing_keys'])[0]} is missing.")
     return model
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200].rstrip(".") if lines else type(error).__name__
-
-
-def use_fast_layers(model: GPT2LMHeadModel) -> None:
-    """The same functions, faster: `gelu_new` as one kernel instead of eight, and dropout whose random numbers cost less
-    on a CPU. Config and weights stay as they are."""
-    model.transformer.drop = FastDropout(model.transformer.drop.p)
-    for block in model.transformer.h:
-        block.attn.resid_dropout = FastDropout(block.attn.resid_dropout.p)
-        block.mlp.dropout = FastDropout(block.mlp.dropout.p)
-        if isinstance(block.mlp.act, NewGELUActivation):
-            block.mlp.act = nn.GELU(approximate="tanh")
-    model.train(model.training)  # new layers begin in training mode
-
-
-class FastDropout(nn.Dropout):
-    """Dropout that takes 16 random bits an element on a CPU, where torch's bernoulli_ is most of its time.
-
-    p is rounded to a multiple of 1/65536, and what stays is scaled by that: the mean is exact.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu" or not self.training or not 0 < self.p < 1:
-            return super().forward(x)
-        dropped = round(self.p * 65536)  # of 65536
-        # [x.numel()] uniform in -32768..32767: four of each 64-bit draw
-        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        is_dropped = bits[: x.numel()].view(x.shape) < dropped - 32768
-        return torch.where(is_dropped, 0.0, x * (65536 / (65536 - dropped)))
 
 
 def _load_weights(name: str, dropout: dict[str, float], implementation: str) -> PreTrainedModel:
@@ -266,7 +188,7 @@ def _load_weights(name: str, dropout: dict[str, float], implementation: str) -> 
             raise InputError(f"{name} is a {config.model_type} model; this project measures GPT-2 models.")
         return MODEL_CLASSES[implementation].from_pretrained(name, dtype=torch.float32, **dropout)
     except (OSError, ValueError) as error:
-        raise InputError(_not_found("model", name, "--model_name_or_path", error)) from None
+        raise InputError(not_found("model", name, "--model_name_or_path", error)) from None
 
 
 def add_lora(model: GPT2LMHeadModel, arguments: ModelArguments, seed: int) -> PeftModel:
@@ -285,25 +207,4 @@ def add_lora(model: GPT2LMHeadModel, arguments: ModelArguments, seed: int) -> Pe
             warnings.simplefilter("ignore", FutureWarning)  # a name of transformers that peft still uses
             return get_peft_model(model, config)
     except ValueError as error:
-        raise InputError(f"--lora_target_modules: {str(error).splitlines()[0]}") from None
-
-
-def describe(model: torch.nn.Module) -> dict[str, int]:
-    """Sizes for run.json and the model card."""
-    config = model.config
-    parameters = list(model.parameters())
-    return {
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_embd": config.n_embd,
-        "n_positions": config.n_positions,
-        "vocab_size": config.vocab_size,
-        "parameters": sum(p.numel() for p in parameters),
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-    }
-
-
-def device_name(training) -> str:
-    """cuda (its name), mps or cpu, as the Trainer chose it."""
-    device = training.device
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+        raise InputError(f"--lora_target_modules: {first_line(error)}.") from None

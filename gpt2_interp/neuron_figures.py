@@ -9,12 +9,14 @@ import matplotlib
 import numpy as np
 import plotly.graph_objects as go
 
-from gpt2_interp.animation import Canvas, gif_bytes, only_one, readable, step_durations
+from gpt2_interp.attention_patterns import readable
+from gpt2_interp.derived import most_changed, neuron_change
+from gpt2_interp.draw_png import maps_png
 from gpt2_interp.errors import InputError
+from gpt2_interp.gif import Canvas, gif_bytes, only_one, step_durations
 from gpt2_interp.measure_table import HALVES, HEADLINE
 from gpt2_interp.measurements import Measurements
-from gpt2_interp.measures.neuron_change import most_changed, neuron_change
-from gpt2_interp.panels import STYLE, MapPanel, color_map, figure_title, maps_png, symmetric_range
+from gpt2_interp.panels import STYLE, MapPanel, color_map, figure_title, symmetric_range
 from gpt2_interp.plotly_panels import maps_plotly
 
 NEURONS_PER_LAYER = 16  # in the animation

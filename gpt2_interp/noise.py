@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import GPT2LMHeadModel
 
+from gpt2_interp.anatomy import find_gpt2
 from gpt2_interp.attention_observer import OBSERVED
 from gpt2_interp.base_weights import BaseWeights
 from gpt2_interp.example_pass import MAX_BATCH_TOKENS, ExamplePass
@@ -17,9 +18,8 @@ from gpt2_interp.measure_table import HEADLINE, MEASURE, N_PERTURBATION, POOLING
 from gpt2_interp.measures.attention import STRIPES
 from gpt2_interp.measures.causal import twin_effect
 from gpt2_interp.measures.hidden_states import displacement_per_example
-from gpt2_interp.measures.weights import find_gpt2
 from gpt2_interp.observation import Stopwatch, measuring
-from gpt2_interp.probes import ProbeSet
+from gpt2_interp.probe_set import ProbeSet
 from gpt2_interp.readings import context_gains, head_scores, lens_means
 
 Arrays = dict[str, np.ndarray]

@@ -11,25 +11,16 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from gpt2_interp.draw_png import png_bytes
 from gpt2_interp.errors import InputError
+from gpt2_interp.files import write_atomically
 from gpt2_interp.measurements import Measurements
-from gpt2_interp.panels import BLUE, GREY, ORANGE, STYLE, png_bytes
+from gpt2_interp.outputs import SYSTEMS, is_number, read_scores
+from gpt2_interp.panels import BLUE, GREY, ORANGE, STYLE
 from gpt2_interp.report import template
 from gpt2_interp.report_claims import claimed_heads
-from gpt2_interp.report_scores import (
-    SCORE_NAMES,
-    SCORES,
-    SYSTEMS,
-    TUNINGS,
-    interval,
-    is_number,
-    number,
-    overlap,
-    plain,
-    read_scores,
-)
+from gpt2_interp.report_scores import SCORE_NAMES, SCORES, TUNINGS, interval, number, overlap, plain
 from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots import write_atomically
 
 NOT_TRAINING = ("run_name", "output_dir", "logging_dir", "overwrite", "resume")  # not how a run was trained
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,6 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from gpt2_interp.memory import peak_bytes
+from gpt2_interp.schedule import checkpoints_after
 
 # Scalars that tell of the machine and the moment, not of the training: they differ between a run and its repetition.
 TIMING = ("tokens_per_second", "examples_per_second", "memory_gb", "seconds_left", "eval_runtime")
@@ -96,13 +96,3 @@ class Pace(TrainerCallback):
         pause = sum(self.pauses) / len(self.pauses) if self.pauses else 0.0
         to_come = checkpoints_after(state.global_step - 1, args, state)  # a step is logged before it is saved
         return step * (state.max_steps - state.global_step) + pause * to_come
-
-
-def checkpoints_after(step: int, args, state) -> int:
-    """How many checkpoints the run has after this step; the last step always is one."""
-    if args.save_strategy == "steps":
-        return math.ceil(state.max_steps / state.save_steps) - step // state.save_steps
-    left = state.max_steps - step
-    if args.save_strategy == "epoch":
-        return math.ceil(left / state.max_steps * args.num_train_epochs)
-    return 1 if left else 0

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, GPT2LMHeadModel
 
+from gpt2_interp.anatomy import find_gpt2
 from gpt2_interp.examples import IGNORED, Example
-from gpt2_interp.measures.weights import find_gpt2
 
 LOGITS_AT_ONCE = 2**24  # logits held at any time (64 MiB in float32)
 

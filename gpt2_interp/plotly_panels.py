@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from gpt2_interp.gif import FRAME_MS
 from gpt2_interp.measurements import Measurements
 from gpt2_interp.panels import (
     GREY,
@@ -287,3 +288,32 @@ def figure_page(figure: go.Figure, name: str) -> bytes:
     page = figure.to_html(full_html=True, include_plotlyjs=True, div_id=name, config=PLOTLY_CONFIG, auto_play=False)
     title = f'<title>{name.replace("_", " ")}</title><meta name="viewport" content="width=device-width">'
     return page.replace("<head>", f"<head>{title}", 1).encode()
+
+
+def step_slider(steps: Sequence[int]) -> dict[str, Any]:
+    """Layout with a slider over the steps and a play button."""
+    jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    play = {"frame": {"duration": FRAME_MS, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
+    return {
+        "sliders": [
+            {
+                "currentvalue": {"prefix": "step "},
+                "pad": {"t": 45, "b": 10},
+                "x": 0.12,
+                "len": 0.88,
+                "steps": [{"label": str(step), "method": "animate", "args": [[str(step)], jump]} for step in steps],
+            }
+        ],
+        "updatemenus": [
+            {
+                "type": "buttons",
+                "showactive": False,
+                "x": 0,
+                "y": 0,
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"t": 55},
+                "buttons": [{"label": "play", "method": "animate", "args": [None, play]}],
+            }
+        ],
+    }

@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, TrainingArguments
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
-from gpt2_interp.errors import InputError
+from gpt2_interp.errors import InputError, first_line
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FUSED_GELU = "gelu_pytorch_tanh"  # what training runs: see models.use_fast_layers
@@ -57,7 +57,7 @@ def choose_precision(wanted: str, config: GPT2Config, device: torch.device) -> P
     try:
         seconds = block_seconds(config, device, ("fp32", lower))
     except RuntimeError as error:  # autocast that this device or torch build does not have
-        return Precision("fp32", f"{lower} does not run here: {str(error).splitlines()[0]}")
+        return Precision("fp32", f"{lower} does not run here: {first_line(error)}")
     factor = seconds["fp32"] / seconds[lower]
     if factor >= WORTH_IT:
         return Precision(lower, f"{factor:.1f} times as fast as fp32 here; weights and optimizer stay fp32")

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 from transformers import GPT2Config
 
-from gpt2_interp.corpora import Corpus, Row
+from gpt2_interp.corpora import Corpus
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.known_answers import gold_facts, has_offsets, twin_pairs
-from gpt2_interp.probes import GoldFact, ProbeSet, affordable_patterns, choose_probes
+from gpt2_interp.probe_set import GoldFact, ProbeSet
+from gpt2_interp.probes import affordable_patterns, choose_probes
+from gpt2_interp.rows import Row
 
 MAX_SOURCE, MAX_TARGET = 256, 64  # tokens of a probe
 

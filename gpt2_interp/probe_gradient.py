@@ -19,9 +19,9 @@ from gpt2_interp.ablation import (
     part_means,
     replaceable,
 )
+from gpt2_interp.anatomy import matrix_parts, measured_modules, stored_weight
 from gpt2_interp.examples import Example, collate
 from gpt2_interp.interventions import has_loss, queries, row_means, token_nll, undisturbed
-from gpt2_interp.measures.weights import matrix_parts, measured_modules, stored_weight
 from gpt2_interp.observation import PAD_ID
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_save
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.snapshots import finite, write_atomically
+from gpt2_interp.files import finite, write_atomically
 
 METHODS = ("aligned_umap", "pca")
 FEWEST_PROBES_FOR_UMAP = 10  # below this a neighbourhood is most of the data and UMAP shows noise

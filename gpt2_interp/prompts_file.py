@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2_interp.answers import Answer, json_line
 from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import DiskFullError, InputError, Interrupted, is_disk_full
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.files import write_atomically
 
 if TYPE_CHECKING:  # it imports torch, and mistakes in the file of prompts are found before that
     from gpt2_interp.text_model import TextModel

@@ -20,10 +20,11 @@ from torch import nn
 from tqdm import tqdm
 from transformers import GPT2LMHeadModel, TrainerCallback
 
+from gpt2_interp.anatomy import describe, find_gpt2, matrix_names
 from gpt2_interp.base_weights import BaseWeights
 from gpt2_interp.capture import capture
 from gpt2_interp.errors import InputError
-from gpt2_interp.interventions import block_names
+from gpt2_interp.grafts import block_names
 from gpt2_interp.measure_table import (
     CLAIMED,
     HALVES,
@@ -37,21 +38,11 @@ from gpt2_interp.measure_table import (
     SPREAD,
 )
 from gpt2_interp.measures.gradients import GradientShares, grad_matrix_names
-from gpt2_interp.measures.weights import find_gpt2, matrix_names
-from gpt2_interp.models import describe
 from gpt2_interp.noise import precision_floor
 from gpt2_interp.observation import Stopwatch
-from gpt2_interp.probes import KL_ROWS, ProbeSet
-from gpt2_interp.snapshot_plan import (
-    ALL,
-    Schedule,
-    axis_size,
-    chosen_groups,
-    cost_lines,
-    mean_length,
-    tiers,
-    wanted_names,
-)
+from gpt2_interp.probe_set import KL_ROWS, ProbeSet
+from gpt2_interp.schedule import ALL, Schedule
+from gpt2_interp.snapshot_plan import axis_size, chosen_groups, cost_lines, mean_length, tiers, wanted_names
 from gpt2_interp.snapshots import SnapshotStore
 
 REFERENCE_NAMES = {"hidden": ("hidden_pooled_0", "control_hidden_pooled_0"), "attention": ("attn_logprob_0",)}

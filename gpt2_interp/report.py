@@ -17,26 +17,16 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.files import write_atomically
 from gpt2_interp.measure_table import MEASURE, Measure
 from gpt2_interp.measurements import Measurements
+from gpt2_interp.outputs import read_rows, read_scores, spread_samples
 from gpt2_interp.plotly_panels import figure_fragment
 from gpt2_interp.report_chapters import SECTIONS, Chapter
 from gpt2_interp.report_claims import VERDICTS, ablation_section, claims_section, costs_section
-from gpt2_interp.report_scores import (
-    QUALITY,
-    TUNINGS,
-    notes_of,
-    plain,
-    quality_table,
-    read_rows,
-    read_scores,
-    score_sentences,
-    score_table,
-    spread_samples,
-)
+from gpt2_interp.report_scores import QUALITY, TUNINGS, notes_of, plain, quality_table, score_sentences, score_table
 from gpt2_interp.sample_figures import sample_plotly
 from gpt2_interp.scalars import SCORES
-from gpt2_interp.snapshots import write_atomically
 
 LARGEST_REPORT = 15_000_000  # bytes
 FOR_TEXT = 700_000  # of them, for text and tables

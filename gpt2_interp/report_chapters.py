@@ -10,14 +10,14 @@ import plotly.graph_objects as go
 from gpt2_interp.animation import head_plotly
 from gpt2_interp.cause_figures import graft_plotly
 from gpt2_interp.change_figures import HEAD_MEASURES, head_changes_plotly
-from gpt2_interp.figures import gradient_plotly, temporal_plotly, weight_plotly
+from gpt2_interp.figures import temporal_plotly
 from gpt2_interp.hidden_figures import DRIFT, LENS, drift_plotly, lens_plotly
 from gpt2_interp.latent_figures import latent_plotly
 from gpt2_interp.learning_figures import timeline_plotly
 from gpt2_interp.measurements import Measurements
 from gpt2_interp.neuron_figures import neurons_plotly
 from gpt2_interp.projection import load_projection
-from gpt2_interp.spectra_figures import spectra_plotly
+from gpt2_interp.weight_figures import gradient_plotly, spectra_plotly, weight_plotly
 
 
 @dataclass(frozen=True)

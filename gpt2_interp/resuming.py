@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.snapshots import finite
+from gpt2_interp.files import finite
 
 # Settings that change neither weights, nor measurements, nor scalars, nor scores.
 HARMLESS = frozenset(

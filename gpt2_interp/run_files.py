@@ -9,22 +9,21 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from peft import PeftModel
 
-from gpt2_interp.arguments import DataArguments, ExperimentArguments, ModelArguments
 from gpt2_interp.checkpoints import best_intact_step, load_weights, remove_leftovers, step_of
+from gpt2_interp.data_settings import DataArguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.examples import TEMPLATES
-from gpt2_interp.prompting import TASK_FILE
+from gpt2_interp.files import write_atomically, write_json
+from gpt2_interp.model_settings import ModelArguments
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import write_atomically, write_json
+from gpt2_interp.task_file import TASK_FILE
+from gpt2_interp.training_flags import ExperimentArguments
 
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "tokenizers")
 
@@ -120,16 +119,6 @@ def provenance() -> dict[str, Any]:
 # --- samples ---------------------------------------------------------------------------------------------------
 
 
-def line_writer(path: Path) -> Callable[[dict], None]:
-    """A function that appends one JSON line to `path`."""
-
-    def append(record: dict) -> None:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-    return append
-
-
 def cut_samples(path: Path, checkpoint: Path | None) -> None:
     """Forget the samples after the checkpoint that a run is resumed from."""
     if path.is_file():
@@ -181,45 +170,3 @@ def _save(model, tokenizer, folder: Path, dtype: torch.dtype, trained: dict[str,
         config.write_text(json.dumps({**json.loads(config.read_text()), **said}, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
     write_json(folder / TASK_FILE, trained)
-
-
-def write_model_cards(
-    paths: RunPaths,
-    run_info: dict,
-    sizes: dict,
-    metrics: dict,
-    steps: dict[str, int],
-    training_seconds: float,
-    plain_text: bool,
-) -> None:
-    """README.md of best_model/ and final_model/: what it is, how to load it, what it was trained on, its scores.
-
-    steps: {"best": optimizer step, "final": optimizer step}.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gpt2_interp", "."), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )  # markdown: nothing to escape
-    arguments = run_info["arguments"]
-    shape = " ".join(filter(None, (arguments["config_name"], arguments["config_overrides"])))
-    for which, step in steps.items():
-        text = environment.get_template("model_card_template.md").render(
-            run_name=paths.run_name,
-            which=which,
-            step=step,
-            last_step=steps["final"],
-            run=run_info,
-            arguments=arguments,
-            task=run_info["task"].replace("_", " "),
-            lora=run_info["tuning"] == "lora",
-            base=arguments["model_name_or_path"] or f"random weights of the shape {shape}",
-            plain_text=plain_text,
-            template=repr(TEMPLATES[run_info["task"]]),
-            sizes=sizes,
-            training_seconds=training_seconds,
-            metrics=metrics,
-            names=[
-                name for name, entry in metrics.items() if isinstance(entry, dict) and {"n", "texts"} & entry.keys()
-            ],
-            keys=[key for key in metrics["tuned"] if not key.endswith(("_low", "_high"))],
-        )
-        write_atomically(paths.model_outputs / f"{which}_model" / "README.md", text.encode())

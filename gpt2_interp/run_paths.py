@@ -81,3 +81,9 @@ def measured_runs(root: Path = Path(".")) -> list[str]:
     """Names of the runs that have measurements, sorted."""
     folder = Path(root) / METRICS
     return sorted(path.parent.name for path in folder.glob("*/run.json")) if folder.is_dir() else []
+
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"

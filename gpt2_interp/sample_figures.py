@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from gpt2_interp.draw_png import lines_png
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures import lines_png
 from gpt2_interp.intervals import interval, share_interval
 from gpt2_interp.measurements import Measurements
+from gpt2_interp.outputs import is_number, read_rows
 from gpt2_interp.panels import BLUE, GREY, ORANGE, Line, LinePanel
 from gpt2_interp.plotly_panels import lines_plotly
-from gpt2_interp.report_scores import is_number, read_rows
 from gpt2_interp.text_quality import FEWEST_TEXTS, REPEATED, compare, equal_size
 
 REFERENCE = "reference"  # beside the steps

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpt2_interp.ablation import ablation_tokens
-from gpt2_interp.errors import InputError
 from gpt2_interp.examples import Example
-from gpt2_interp.interventions import graft_tokens, token_forwards
+from gpt2_interp.grafts import graft_tokens
+from gpt2_interp.interventions import token_forwards
 from gpt2_interp.measure_table import GROUPS, MEASURE, N_PERTURBATION, STORED
-from gpt2_interp.pace import checkpoints_after
-from gpt2_interp.probes import ProbeSet
+from gpt2_interp.probe_set import ProbeSet
+from gpt2_interp.schedule import ALL, check_groups
 
-ALL = "all"
 QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
 SHARE = 0.01  # of the training: what one of the dear groups may cost
 SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
@@ -25,46 +23,6 @@ DEAR = ("ablation", "graft", "band")  # forward passes by the hundred
 
 
 # --- when --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """At every checkpoint (every is None, not log), every so many steps, or at steps 1, 2, 4, 8, ..."""
-
-    every: int | None = None
-    log: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Schedule:
-        """ "checkpoints", "log" or a number of steps. Raises InputError."""
-        if text == "checkpoints":
-            return cls()
-        if text == "log":
-            return cls(log=True)
-        if text.isdigit() and int(text) > 0:
-            return cls(every=int(text))
-        raise InputError(f"--snapshot_schedule {text} is none of checkpoints, log and a number of steps; give one.")
-
-    @property
-    def at_checkpoints(self) -> bool:
-        return self.every is None and not self.log
-
-    def due(self, step: int, max_steps: int) -> bool:
-        """Whether a snapshot is due after this step, where checkpoints don't decide. The last step always is."""
-        if self.at_checkpoints:
-            return False
-        return step == max_steps or (step & (step - 1) == 0 if self.log else step % self.every == 0)
-
-    def to_come(self, step: int, args, state) -> int:
-        """How many snapshots the run takes after this step."""
-        if self.at_checkpoints:
-            return checkpoints_after(step, args, state)
-        return sum(self.due(one, state.max_steps) for one in range(step + 1, state.max_steps + 1))
-
-    def __str__(self) -> str:
-        return (
-            "at each checkpoint" if self.at_checkpoints else "log-spaced" if self.log else f"every {self.every} steps"
-        )
 
 
 def tiers(step: int, previous: int, max_steps: int, is_last: bool) -> set[str]:
@@ -100,16 +58,6 @@ def chosen_groups(
         if not small and share > SHARE:
             left_out[group] = f"it would cost {100 * share:.0f}% of the training's time"
     return [group for group in GROUPS if group not in left_out], left_out
-
-
-def check_groups(wanted: Sequence[str]) -> None:
-    """Raises InputError for a name of --measures that is no group."""
-    unknown = sorted(set(wanted) - {ALL, *GROUPS})
-    if unknown or not wanted:
-        raise InputError(
-            f"--measures: {', '.join(unknown) or 'nothing'} is no group of measures; choose from all, "
-            f"{', '.join(GROUPS)}."
-        )
 
 
 def dear_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) -> float:

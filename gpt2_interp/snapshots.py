@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 import re
 import time
 import warnings
@@ -25,6 +23,7 @@ from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.files import finite, write_atomically, write_json
 from gpt2_interp.measure_table import MEASURE, Measure
 from gpt2_interp.run_paths import RunPaths, measured_runs
 
@@ -32,38 +31,6 @@ SCHEMA_VERSION = 2
 
 
 # --- files that are whole or absent ----------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name in the same folder, flush to disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON (no NaN, which JSON does not have) atomically."""
-    write_atomically(path, (json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
-
-
-def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity replaced by None, and numpy scalars by Python's."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 # --- the store -------------------------------------------------------------------------------------------------

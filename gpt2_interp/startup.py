@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
-from gpt2_interp.errors import InputError
+from gpt2_interp.errors import InputError, first_line
 
 TIMEOUT_SECONDS = 3.0
 
@@ -26,38 +25,6 @@ HUB_FLAGS = {
     "with local rows, or an embedded source: synthetic_news, synthetic_stories, synthetic_text.",
 }
 
-# A flag that is given -> settings of the preset that it takes the place of. The base model and the data can each be
-# named in several ways, of which a run has one; a preset's way gives way to the command line's.
-_HUB = {"dataset_name", "dataset_config_name", "dataset_revision"}
-_FILES = {"train_file", "validation_file", "test_file"}
-_MIXTURE = {"mixture", "source_files"}
-SUPERSEDED = {
-    "--dataset_name": _HUB | _FILES | _MIXTURE,
-    "--train_file": _HUB | _MIXTURE,
-    "--mixture": _HUB | _FILES,
-    "--config_name": {"model_name_or_path"},
-    "--model_name_or_path": {"config_name", "config_overrides", "new_tokenizer_size", "copying_start"},
-}
-_SIZES = {"max_train_samples", "max_eval_samples", "max_predict_samples"}
-
-
-def superseded(argv: Iterable[str], settings: Collection[str]) -> set[str]:
-    """Names of the preset's `settings` that the flags in `argv` take the place of.
-
-    Files in the place of a dataset have sizes of their own: the preset's numbers of rows, which may be more than they
-    have, go with its dataset.
-    """
-    flags = {_flag(word) for word in argv}
-    names = set().union(*(SUPERSEDED.get(flag, ()) for flag in flags))
-    if "--train_file" in flags and "train_file" not in settings:
-        names |= _SIZES
-    return names & set(settings)
-
-
-def _flag(word: str) -> str:
-    """--dataset_name of "--dataset-name=x"; any other word as it is."""
-    return "--" + word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else word
-
 
 def prepare(given: Mapping[str, str]) -> None:
     """Call first in a script that imports torch or Hugging Face's libraries.
@@ -71,22 +38,6 @@ def prepare(given: Mapping[str, str]) -> None:
         for flag, name in given.items():
             if not (Path(name).exists() or name.startswith("synthetic_") or _is_cached(flag, name)):
                 raise InputError(f"{flag} {name}: {HUB_FLAGS[flag]}")
-
-
-def given_names(argv: Sequence[str], configs: Path) -> dict[str, str]:
-    """Values of `HUB_FLAGS` in a preset and the flags over it, read without the real parser, which imports torch."""
-    found: dict[str, str] = {}
-    if argv and not argv[0].startswith("-"):
-        preset = Path(argv[0]) if argv[0].endswith((".yaml", ".yml")) else configs / f"{argv[0]}.yaml"
-        if preset.is_file():
-            lines = re.findall(r"^(\w+): *([^\s#]+)", preset.read_text(encoding="utf-8"), re.MULTILINE)
-            gone = superseded(argv, dict(lines))
-            found = {f"--{key}": value for key, value in lines if f"--{key}" in HUB_FLAGS and key not in gone}
-    for i, word in enumerate(argv):
-        flag, (_, equals, value) = _flag(word), word.partition("=")
-        if flag in HUB_FLAGS and (equals or i + 1 < len(argv)):
-            found[flag] = value if equals else argv[i + 1]
-    return found
 
 
 def _is_cached(flag: str, name: str) -> bool:
@@ -128,3 +79,10 @@ def _reachable() -> bool:
     thread.start()
     thread.join(TIMEOUT_SECONDS)
     return bool(answer and answer[0])
+
+
+def not_found(what: str, name: str, flag: str, error: Exception) -> str:
+    if Path(name).is_dir():
+        return f"{what} in {name} can't be loaded: {first_line(error)}."
+    why = "and the Hugging Face Hub can't be reached" if is_offline() else "nor a model on the Hugging Face Hub"
+    return f"{what} {name!r} is not a local folder, {why}: give {flag} a local folder in Hugging Face layout."

@@ -1,4 +1,4 @@
-"""The proof that the embedded corpus keeps its promises (python -m gpt2_interp.synthetic_corpus --audit).
+"""The proof that the embedded corpus keeps its promises (python -m gpt2_interp.audit --audit).
 
 Counts over each split; what baselines get that read nothing or only compare words, because an attribution method has
 to beat them; what a fine-tuned model makes of deletions and twins (synthetic_checks.py); and a verdict on each promise
@@ -16,13 +16,14 @@ import numpy as np
 from scipy.stats import chisquare
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from gpt2_interp.evaluation import lead3
 from gpt2_interp.facts import fact_recall, occurrences, states
-from gpt2_interp.models import load_tokenizer
-from gpt2_interp.synthetic_checks import DEFAULT_MODEL, check_model, estimate, load_model, sentence_spans
+from gpt2_interp.intervals import estimate
+from gpt2_interp.rouge import lead3
+from gpt2_interp.synthetic_checks import DEFAULT_MODEL, check_model, load_model, sentence_spans
 from gpt2_interp.synthetic_corpus import SLOTS, SPLITS, news_plan, news_rows, story_plan
 from gpt2_interp.synthetic_rendering import CUE, KEY, Plan, Sentence
 from gpt2_interp.synthetic_verdict import promises
+from gpt2_interp.tokenizers import load_tokenizer
 
 SHUFFLES = 200  # how often values are shuffled over the rows to learn what chance alone gives
 

@@ -17,13 +17,12 @@ import transformers
 from peft import PeftConfig, PeftModel
 from tqdm import tqdm
 
-from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.decoding import generate
 from gpt2_interp.decoding_settings import DecodingSettings
-from gpt2_interp.errors import InputError
+from gpt2_interp.errors import InputError, first_line
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import occurrences, states
-from gpt2_interp.intervals import interval
+from gpt2_interp.intervals import estimate
 from gpt2_interp.known_answers import (
     Question,
     equal_twin,
@@ -32,28 +31,18 @@ from gpt2_interp.known_answers import (
     sentence_spans,
     token_counter,
 )
-from gpt2_interp.models import load_base, load_tokenizer
+from gpt2_interp.model_settings import ModelArguments
+from gpt2_interp.models import load_base
 from gpt2_interp.run_paths import MODEL_OUTPUTS, RunPaths
 from gpt2_interp.synthetic_corpus import GOLD_NAMES, SLOTS
 from gpt2_interp.synthetic_news import EVENTS
 from gpt2_interp.synthetic_rendering import Plan, expand, parse, render_target
 from gpt2_interp.synthetic_world import generator
+from gpt2_interp.tokenizers import load_tokenizer
 
 DEFAULT_MODEL = "model_outputs/quickstart/best_model"
 BATCH_SIZE = 64
 NEW_TOKENS = 16  # more than any value has
-
-
-def estimate(values: np.ndarray) -> dict[str, float | None]:
-    """Mean of values [row, k], NaN left out, with 95% bounds from resampling rows; None where undefined."""
-    counts, sums = np.isfinite(values).sum(axis=1), np.nansum(values, axis=1)
-    sums, counts = sums[counts > 0], counts[counts > 0]
-    if not len(counts):
-        return {"value": None, "low": None, "high": None}
-    low = high = None
-    if len(counts) > 1:
-        low, high = interval(lambda s, n, axis: s.sum(axis=axis) / n.sum(axis=axis), sums, counts)
-    return {"value": float(sums.sum() / counts.sum()), "low": low, "high": high}
 
 
 def by_slot(values: np.ndarray) -> dict[str, dict[str, float | None]]:
@@ -240,7 +229,7 @@ def load_model(path: str):
         base, _ = load_base(ModelArguments(model_name_or_path=base_path), 0, ())
         model = PeftModel.from_pretrained(base, path).merge_and_unload()
     except (OSError, ValueError) as error:
-        raise InputError(f"the adapter in {path} can't be loaded: {str(error).splitlines()[0][:200]}") from None
+        raise InputError(f"the adapter in {path} can't be loaded: {first_line(error)}.") from None
     return model.to(device).eval(), load_tokenizer(path)
 
 

@@ -12,11 +12,13 @@ import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from gpt2_interp.answers import Answer, Candidate, Continuation, Page, TokenChoice
-from gpt2_interp.decoding import Generated, GenerationInterrupted, TextStream, generate, token_probabilities
+from gpt2_interp.decoding import Generated, GenerationInterrupted, TextStream, generate
 from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import InputError
 from gpt2_interp.models import load_trained
-from gpt2_interp.prompting import PromptBuilder, trained_task
+from gpt2_interp.probabilities import token_probabilities
+from gpt2_interp.prompting import PromptBuilder
+from gpt2_interp.task_file import trained_task
 
 ALTERNATIVES = 5  # shown beside each token's probability
 

@@ -17,16 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.files import cache_folder, write_atomically
 
 FORMAT = 1  # raise it when the same rows, tokenizer and settings give other examples, or are stored otherwise
-
-
-def cache_folder() -> Path:
-    """Where this project keeps what it can make again."""
-    import datasets
-
-    return Path(datasets.config.HF_DATASETS_CACHE) / "gpt2_interp"
 
 
 def key(fingerprint: str, tokenizer, settings: Mapping[str, Any]) -> str | None:

@@ -21,10 +21,9 @@ from typing import Any
 from tqdm import tqdm
 
 from gpt2_interp import local_files
-from gpt2_interp.errors import InputError
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.files import cache_folder, write_atomically
 from gpt2_interp.startup import is_offline
-from gpt2_interp.token_cache import cache_folder
 
 SHUFFLE_BUFFER = 10_000  # records among which a stream is shuffled
 SHORTEST_TEXT = 100  # characters; shorter texts are captions, stubs and "[deleted]"
@@ -189,10 +188,9 @@ def sample(name: str, count: int, seed: int) -> Path:
             if len(lines) == count:
                 break
     except Exception as error:  # the library raises many kinds; each of them ends here, in one sentence
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
         raise InputError(
             f"source {name} ({source.address}) failed after {len(lines)} of {count} rows "
-            f"({type(error).__name__}: {reason}): try again, or {instead}."
+            f"({type(error).__name__}: {first_line(error)}): try again, or {instead}."
         ) from None
     if len(lines) < count:
         raise InputError(_too_few(name, source.address, count, len(lines)))

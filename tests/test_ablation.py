@@ -4,9 +4,9 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.ablation import ablation_exact
+from gpt2_interp.anatomy import find_gpt2
 from gpt2_interp.examples import Example
 from gpt2_interp.interventions import mean_nll
-from gpt2_interp.measures.weights import find_gpt2
 from gpt2_interp.observation import measuring
 from tests.test_interventions import EXAMPLES, HALVES, N_HEAD, N_LAYER, tiny, tiny_lora
 

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt2_interp.animation import (
-    gif_bytes,
-    head_evolution,
-    head_gif,
-    head_plotly,
-    pattern_evolution,
-    pattern_gif,
-    readable,
-)
+from gpt2_interp.animation import head_evolution, head_gif, head_plotly
+from gpt2_interp.attention_patterns import pattern_evolution, pattern_gif, readable
+from gpt2_interp.gif import gif_bytes
 from gpt2_interp.latent_figures import MOST_CLUSTERS, color_groups, equal_ranges, latent_gif, latent_plotly
 from gpt2_interp.measurements import Measurements
 from gpt2_interp.neuron_figures import neuron_gif

@@ -1,8 +1,11 @@
 import pytest
 
-from gpt2_interp.arguments import CONFIGS, as_settings, parse_arguments, preset_names
+from gpt2_interp.arguments import parse_arguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.snapshots import finite
+from gpt2_interp.files import finite
+from gpt2_interp.presets import preset_names
+from gpt2_interp.run_paths import CONFIGS
+from gpt2_interp.training_flags import as_settings
 
 RANDOM_NEWS = ["--config_name", "gpt2", "--dataset_name", "synthetic_news", "--run_name", "r"]
 

@@ -10,12 +10,12 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gpt2_interp.anatomy import find_gpt2
 from gpt2_interp.attention_observer import LIFTS, OBSERVED, AttentionObserver, RepeatedTokens, output_grams
 from gpt2_interp.examples import Example, collate
 from gpt2_interp.measures.attention import QUERY_BLOCK, QUERY_MEASURES, STRIPES, attention_measures
-from gpt2_interp.measures.weights import find_gpt2
 from gpt2_interp.observation import hooks, measuring, read
-from gpt2_interp.probes import KL_ROWS, GoldFact, ProbeSet
+from gpt2_interp.probe_set import KL_ROWS, GoldFact, ProbeSet
 from gpt2_interp.regions import region_spans, source_masks, span_masks
 
 N_LAYER, N_HEAD, D_MODEL, VOCAB = 3, 2, 8, 50

@@ -19,7 +19,7 @@ from gpt2_interp.measures.attention import attention_measures
 from gpt2_interp.measures.patterns import unfold_patterns
 from gpt2_interp.noise import precision_floor
 from gpt2_interp.observation import Stopwatch, batches
-from gpt2_interp.probes import ProbeSet
+from gpt2_interp.probe_set import ProbeSet
 from gpt2_interp.regions import region_spans
 from gpt2_interp.snapshot_plan import wanted_names
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.copying_start import INDUCTION, PREVIOUS, start_copying
 from gpt2_interp.errors import InputError
+from gpt2_interp.model_settings import ModelArguments
 from gpt2_interp.models import load_base
 
 LENGTH = 40

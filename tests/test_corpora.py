@@ -6,9 +6,10 @@ import datasets
 import pandas
 import pytest
 
-from gpt2_interp.arguments import DataArguments
-from gpt2_interp.corpora import fingerprint, load_corpus, read_rows
+from gpt2_interp.corpora import load_corpus, read_rows
+from gpt2_interp.data_settings import DataArguments
 from gpt2_interp.errors import InputError
+from gpt2_interp.rows import fingerprint
 
 NEWS = DataArguments(task="summarization")
 STORIES = DataArguments(task="creative_writing")

@@ -9,12 +9,15 @@ from scipy.stats import chisquare
 from transformers import LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-from gpt2_interp import decoding, decoding_steps
-from gpt2_interp.arguments import ModelArguments
-from gpt2_interp.decoding import GenerationInterrupted, TextStream, generate, token_probabilities
+from gpt2_interp import decoding, decoding_steps, fast_layers
+from gpt2_interp.decoding import GenerationInterrupted, TextStream, generate
 from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import InputError
-from gpt2_interp.models import MODEL_CLASSES, add_lora, load_tokenizer
+from gpt2_interp.fast_layers import RoomyLayer, head_in_blocks
+from gpt2_interp.model_settings import ModelArguments
+from gpt2_interp.models import MODEL_CLASSES, add_lora
+from gpt2_interp.probabilities import token_probabilities
+from gpt2_interp.tokenizers import load_tokenizer
 
 PROMPTS = [[40, 41, 42], [50] * 20, [60, 61, 62, 63, 64, 65, 66], [7], [599, 8, 9, 8, 9, 8]]
 NEW = 12
@@ -328,10 +331,10 @@ def test_autocast_casts_weights_once_and_not_for_every_token(toy):
 
 def test_the_head_in_blocks_is_the_head(toy, monkeypatch):
     model, tokenizer = toy
-    monkeypatch.setattr(decoding_steps, "HEAD_BLOCK", 70)  # the toy's 600 tokens in nine, the last one short
+    monkeypatch.setattr(fast_layers, "HEAD_BLOCK", 70)  # the toy's 600 tokens in nine, the last one short
     x = torch.randn(5, 1, model.config.n_embd)
     expected = model.lm_head(x)
-    with decoding_steps.head_in_blocks(model):
+    with head_in_blocks(model):
         assert torch.allclose(model.lm_head(x), expected, atol=1e-5)
         assert torch.equal(model.lm_head(x[:1]), torch.nn.functional.linear(x[:1], model.lm_head.weight))
     assert generate(*toy, PROMPTS, MODES[0]) == [generate(*toy, [prompt], MODES[0])[0] for prompt in PROMPTS]
@@ -340,7 +343,7 @@ def test_the_head_in_blocks_is_the_head(toy, monkeypatch):
 def test_the_cache_with_room_is_transformers_cache():
     """[row, head, position, d_head], through beam search's choices of rows; what was there before is not copied."""
     torch.manual_seed(0)
-    ours, theirs = decoding_steps.RoomyLayer(9), DynamicLayer()
+    ours, theirs = RoomyLayer(9), DynamicLayer()
     for positions, chosen in ((4, [0, 0, 1]), (1, [2, 1, 1]), (1, [1, 0, 2]), (3, [0, 1, 2])):
         states = torch.randn(2, 3, 2, positions, 5)
         for mine, wanted in zip(ours.update(*states), theirs.update(*states), strict=True):

@@ -22,10 +22,10 @@ from gpt2_interp.checkpoints import MANIFEST, all_checkpoints, newest_intact, st
 from gpt2_interp.durable_trainer import DurableTrainer
 from gpt2_interp.errors import DiskFullError, InputError, Interrupted
 from gpt2_interp.examples import ExampleBuilder
-from gpt2_interp.models import load_tokenizer
 from gpt2_interp.pace import TIMING
 from gpt2_interp.recorder import SnapshotRecorder
 from gpt2_interp.synthetic_corpus import news_rows
+from gpt2_interp.tokenizers import load_tokenizer
 from gpt2_interp.trainer import SupervisedTrainer
 from tests.runs import FORKS, STEPS, Run, differences, free_port, one_of_two, outcome
 from tests.test_checkpoints import DAMAGES, flip
@@ -157,7 +157,7 @@ def test_killed_while_it_is_scored(references, toy_base, tmp_path):
     run = Run(tmp_path, toy_base)
     assert run(fault=partial(die_at_call, "gpt2_interp.comparison", "write_predictions", 1)) == -signal.SIGKILL
     (run.paths.model_outputs / "best_model" / "model.safetensors").write_bytes(b"half")
-    cards = partial(die_at_call, "gpt2_interp.run_files", "write_model_cards", 1)
+    cards = partial(die_at_call, "gpt2_interp.model_card", "write_model_cards", 1)
     assert run("--resume", fault=cards) == -signal.SIGKILL, run.output
     assert run("--resume") == 0 and "'loss'" not in run.output
     assert_same(run, references("full")[1])

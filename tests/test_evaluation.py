@@ -7,8 +7,9 @@ from rouge_score import rouge_scorer
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.comparison import shuffled_prompts
-from gpt2_interp.evaluation import TargetLosses, interval, lead3, loss_scores, rouge_scores, sentences, target_losses
+from gpt2_interp.evaluation import TargetLosses, interval, loss_scores, target_losses
 from gpt2_interp.examples import Example, collate
+from gpt2_interp.rouge import lead3, rouge_scores, sentences
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from gpt2_interp import examples, token_cache
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import IGNORED, TEMPLATES, ExampleBuilder, collate, token_counts
-from gpt2_interp.models import load_tokenizer
+from gpt2_interp.tokenizers import load_tokenizer
 
 
 @pytest.fixture(scope="module")

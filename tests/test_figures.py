@@ -7,23 +7,21 @@ import pytest
 from PIL import Image
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures import (
-    drift_panel,
+from gpt2_interp.figures import drift_panel, temporal_panels, temporal_plotly, temporal_png
+from gpt2_interp.intervals import bootstrap_band
+from gpt2_interp.measurements import Measurements
+from gpt2_interp.panels import NO_VALUE, highest
+from gpt2_interp.plotly_panels import figure_page
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.weight_figures import (
     gradient_panels,
     gradient_plotly,
     gradient_png,
     matrix_panels,
-    temporal_panels,
-    temporal_plotly,
-    temporal_png,
     weight_panels,
     weight_plotly,
     weight_png,
 )
-from gpt2_interp.measurements import Measurements, bootstrap_band
-from gpt2_interp.panels import NO_VALUE, highest
-from gpt2_interp.plotly_panels import figure_page
-from gpt2_interp.run_paths import RunPaths
 from tests.fake_store import CHANGED_HEAD, STEPS, write_fake_run
 
 

@@ -5,8 +5,8 @@ import pandas
 import pytest
 
 from gpt2_interp import general_text
-from gpt2_interp.arguments import DataArguments
 from gpt2_interp.corpora import load_corpus
+from gpt2_interp.data_settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.general_text import load_control
 from gpt2_interp.synthetic_corpus import story_rows

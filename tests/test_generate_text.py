@@ -12,12 +12,13 @@ import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 import generate_text
-from gpt2_interp import prompting
-from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import InputError
-from gpt2_interp.models import MODEL_CLASSES, add_lora, load_tokenizer
+from gpt2_interp.model_settings import ModelArguments
+from gpt2_interp.models import MODEL_CLASSES, add_lora
+from gpt2_interp.task_file import TASK_FILE, TASKS
 from gpt2_interp.text_model import TextModel
+from gpt2_interp.tokenizers import load_tokenizer
 from tests.conftest import REPOSITORY
 
 EMBEDDED = REPOSITORY / "assets" / "tiny_gpt2"
@@ -166,7 +167,7 @@ def test_an_adapter_is_a_model_like_any_other(ask, toy_base, tmp_path):
 def test_what_a_model_was_trained_for_is_its_task(ask, toy_base, tmp_path):
     shutil.copytree(toy_base, tmp_path / "model")
     trained = {"task": "summarization", "max_source_length": 5, "max_target_length": 8}
-    (tmp_path / "model" / prompting.TASK_FILE).write_text(json.dumps(trained))
+    (tmp_path / "model" / TASK_FILE).write_text(json.dumps(trained))
     flags = ["--prompt=The old bridge over the river is closed", "--max_new_tokens=4", "--json"]
     record = json.loads(ask(*flags, model=tmp_path / "model").out)
     assert record["task"] == "summarization" and "of which 5 are used" in record["note"]
@@ -268,7 +269,7 @@ def test_a_full_memory_is_said_with_this_scripts_flags(ask, monkeypatch):
 
 
 def test_choices_are_those_of_the_package():
-    assert generate_text.TASKS == prompting.TASKS
+    assert generate_text.TASKS == TASKS
     assert set(generate_text.IMPLEMENTATIONS) == set(MODEL_CLASSES)
 
 

@@ -11,8 +11,8 @@ from gpt2_interp import implementation_comparison, scratch_decoding
 from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import InputError
 from gpt2_interp.implementation_comparison import compare, first_difference
-from gpt2_interp.models import load_tokenizer
 from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel
+from gpt2_interp.tokenizers import load_tokenizer
 from tests.test_scratch_decoding import TINY
 
 PROMPT = "Once upon a time there was a dog."

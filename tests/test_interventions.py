@@ -8,22 +8,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2_interp.ablation import ablation_exact, ablation_tokens
+from gpt2_interp.anatomy import find_gpt2
 from gpt2_interp.base_weights import BaseWeights
 from gpt2_interp.examples import Example
-from gpt2_interp.interventions import (
-    block_names,
-    block_of,
-    graft,
-    graft_tokens,
-    mean_nll,
-    target_nll,
-    token_forwards,
-    twin_log_odds,
-)
-from gpt2_interp.measures.weights import find_gpt2
+from gpt2_interp.grafts import block_names, block_of, graft, graft_tokens
+from gpt2_interp.interventions import mean_nll, target_nll, token_forwards, twin_log_odds
 from gpt2_interp.observation import measuring
 from gpt2_interp.probe_gradient import gradient_pass
-from gpt2_interp.probes import TwinPair
+from gpt2_interp.probe_set import TwinPair
 from tests.measures.test_weights import disturb
 
 N_LAYER, N_HEAD, VOCAB = 3, 2, 50

@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from gpt2_interp.arguments import DataArguments
 from gpt2_interp.corpora import load_corpus
+from gpt2_interp.data_settings import DataArguments
 from gpt2_interp.examples import Example, ExampleBuilder
 from gpt2_interp.facts import states
 from gpt2_interp.known_answers import gold_facts, has_offsets, sentence_spans, twin_pairs
-from gpt2_interp.models import load_tokenizer
 from gpt2_interp.synthetic_corpus import SLOTS, news_rows, twin
+from gpt2_interp.tokenizers import load_tokenizer
 from tests.conftest import REPOSITORY
 
 

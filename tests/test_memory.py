@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 from gpt2_interp import memory
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import Example
+from gpt2_interp.fast_layers import use_fast_layers
 from gpt2_interp.memory import cgroup_free_bytes, choose_batch, free_bytes, peak_bytes, settle_batch, training_bytes
-from gpt2_interp.models import use_fast_layers
 from gpt2_interp.trainer import SupervisedTrainer
 from tests.runs import FORKS
 

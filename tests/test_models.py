@@ -5,21 +5,14 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from gpt2_interp.arguments import ModelArguments, parse_arguments
+from gpt2_interp.anatomy import describe
+from gpt2_interp.arguments import parse_arguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.models import (
-    GPT2_SHAPES,
-    MODEL_CLASSES,
-    FastDropout,
-    add_lora,
-    describe,
-    load_base,
-    load_config,
-    load_tokenizer,
-    load_trained,
-    train_tokenizer,
-)
+from gpt2_interp.fast_layers import FastDropout
+from gpt2_interp.model_settings import ModelArguments
+from gpt2_interp.models import GPT2_SHAPES, MODEL_CLASSES, add_lora, load_base, load_config, load_trained
 from gpt2_interp.synthetic_text import pretraining_texts
+from gpt2_interp.tokenizers import load_tokenizer, train_tokenizer
 
 # What OpenAI published (without the tied head), and what Hugging Face's checkpoints hold.
 PARAMETERS = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200}

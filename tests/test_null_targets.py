@@ -1,10 +1,12 @@
 import datasets
 import pytest
 
-from gpt2_interp.arguments import DataArguments
-from gpt2_interp.corpora import MappedRows, fingerprint, load_corpus
+from gpt2_interp.corpora import load_corpus
+from gpt2_interp.data_settings import DataArguments
 from gpt2_interp.errors import InputError
+from gpt2_interp.hub_rows import MappedRows
 from gpt2_interp.null_targets import permute_targets
+from gpt2_interp.rows import fingerprint
 
 
 def row(i, source=True):

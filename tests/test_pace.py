@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gpt2_interp.pace import Pace, checkpoints_after
+from gpt2_interp.pace import Pace
+from gpt2_interp.schedule import checkpoints_after
 
 STEP, SAVE, LOADING = 2.0, 30.0, 0.5  # seconds of a step, a checkpoint with its evaluation, a step's loading
 

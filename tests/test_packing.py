@@ -9,7 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from gpt2_interp import packing
 from gpt2_interp.examples import IGNORED, Example, collate
-from gpt2_interp.models import use_fast_layers
+from gpt2_interp.fast_layers import use_fast_layers
 from gpt2_interp.packing import pack, packed_attention, packed_loss, packed_token_losses
 
 LENGTHS = ((30, 12), (3, 1), (50, 20), (1, 2), (0, 25))  # source, target; the last is plain text

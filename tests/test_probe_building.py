@@ -2,11 +2,12 @@
 
 import pytest
 
-from gpt2_interp.arguments import DataArguments
 from gpt2_interp.corpora import load_corpus
+from gpt2_interp.data_settings import DataArguments
 from gpt2_interp.examples import ExampleBuilder
-from gpt2_interp.models import load_config, load_tokenizer
+from gpt2_interp.models import load_config
 from gpt2_interp.probe_building import build_probes, text_examples
+from gpt2_interp.tokenizers import load_tokenizer
 from tests.conftest import REPOSITORY
 
 SMALL = {"max_train_samples": 80, "max_eval_samples": 4, "max_predict_samples": 4}

@@ -4,8 +4,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gpt2_interp.anatomy import find_gpt2, matrix_names, measured_modules
 from gpt2_interp.examples import Example, collate
-from gpt2_interp.measures.weights import find_gpt2, matrix_names, measured_modules
 from gpt2_interp.observation import measuring
 from gpt2_interp.probe_gradient import gradient_pass
 from tests.test_ablation import slow_ablation

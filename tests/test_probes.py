@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from gpt2_interp.examples import Example, ExampleBuilder
-from gpt2_interp.models import load_tokenizer
-from gpt2_interp.probes import GoldFact, ProbeSet, TwinPair, affordable_patterns, choose_probes
+from gpt2_interp.probe_set import GoldFact, ProbeSet, TwinPair
+from gpt2_interp.probes import affordable_patterns, choose_probes
+from gpt2_interp.tokenizers import load_tokenizer
 
 
 def example(name: str, n_source: int, n_target: int, n_template: int = 3) -> Example:

@@ -5,8 +5,9 @@ import pytest
 from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import ExampleBuilder
-from gpt2_interp.models import load_tokenizer
-from gpt2_interp.prompting import TASK_FILE, PromptBuilder, trained_task
+from gpt2_interp.prompting import PromptBuilder
+from gpt2_interp.task_file import TASK_FILE, trained_task
+from gpt2_interp.tokenizers import load_tokenizer
 
 N = 64  # positions of the context
 LONG = " ".join(f"word{i}" for i in range(60))

@@ -6,9 +6,11 @@ import re
 import pytest
 from markupsafe import escape
 
-from gpt2_interp import change_figures, figures
+from gpt2_interp import change_figures
+from gpt2_interp.files import write_atomically
 from gpt2_interp.measure_table import CLAIMED, MEASURE
 from gpt2_interp.measurements import Measurements
+from gpt2_interp.outputs import read_scores
 from gpt2_interp.overview import write_overview
 from gpt2_interp.projection import project, save_projection
 from gpt2_interp.report import FOR_TEXT, settings, summary, write_run_report
@@ -22,9 +24,9 @@ from gpt2_interp.report_claims import (
     costs_section,
     unit_name,
 )
-from gpt2_interp.report_scores import interval, number, overlap, plain, read_scores, score_table
+from gpt2_interp.report_scores import interval, number, overlap, plain, score_table
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import write_atomically
+from gpt2_interp.weight_figures import weight_png
 from tests.fake_store import HOSTILE, STEPS, write_fake_run
 
 # what a browser would fetch by itself or on a click
@@ -52,7 +54,7 @@ def root(tmp_path_factory):
     projection = project(states, list(STEPS), "pca")
     projection.info.update(layer="block 3", pooling="target_mean")
     save_projection(m.paths.latent / "projection.safetensors", projection)
-    write_atomically(m.paths.visualizations / "weight_changes_evolution.png", figures.weight_png(m))
+    write_atomically(m.paths.visualizations / "weight_changes_evolution.png", weight_png(m))
     write_atomically(m.paths.visualizations / "head_changes.png", change_figures.head_changes_png(m))
     return root
 

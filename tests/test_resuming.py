@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from gpt2_interp.arguments import as_settings, parse_arguments
+from gpt2_interp.arguments import parse_arguments
 from gpt2_interp.errors import InputError
+from gpt2_interp.files import finite
 from gpt2_interp.resuming import HARMLESS, adopt_choices, check_settings
-from gpt2_interp.snapshots import finite
+from gpt2_interp.training_flags import as_settings
 
 ARGUMENTS = as_settings(*parse_arguments(["quickstart"]))
 CHANGES = sorted(set(ARGUMENTS) - HARMLESS)

@@ -13,9 +13,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2_interp import scratch_decoding
-from gpt2_interp.models import load_tokenizer
 from gpt2_interp.scratch_decoding import Rules, beam_search, keep_top_k, keep_top_p
 from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel
+from gpt2_interp.tokenizers import load_tokenizer
 
 TINY = Path(__file__).resolve().parents[1] / "assets/tiny_gpt2"
 

@@ -10,17 +10,18 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, TrainingArguments
 
-from gpt2_interp.arguments import ModelArguments
 from gpt2_interp.base_weights import BaseWeights
 from gpt2_interp.capture import capture
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import ExampleBuilder
 from gpt2_interp.measure_table import GROUPS
-from gpt2_interp.models import GPT2_SHAPES, MODEL_CLASSES, add_lora, load_base, load_config, load_tokenizer
-from gpt2_interp.probes import ProbeSet
+from gpt2_interp.model_settings import ModelArguments
+from gpt2_interp.models import GPT2_SHAPES, MODEL_CLASSES, add_lora, load_base, load_config
+from gpt2_interp.probe_set import ProbeSet
 from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel
 from gpt2_interp.snapshot_plan import wanted_names
 from gpt2_interp.synthetic_corpus import news_rows
+from gpt2_interp.tokenizers import load_tokenizer
 from gpt2_interp.trainer import SupervisedTrainer
 from tests.conftest import REPOSITORY
 

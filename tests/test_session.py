@@ -14,10 +14,10 @@ import generate_text
 from gpt2_interp.decoding_settings import SETTINGS, DecodingSettings
 from gpt2_interp.errors import InputError
 from gpt2_interp.example_prompts import COUNT, GENERAL, example_prompts
-from gpt2_interp.models import load_tokenizer
 from gpt2_interp.session import COMMANDS, PipeLines, Session
 from gpt2_interp.synthetic_corpus import news_rows, story_rows
 from gpt2_interp.text_model import TextModel
+from gpt2_interp.tokenizers import load_tokenizer
 from tests.conftest import REPOSITORY
 
 EMBEDDED = str(REPOSITORY / "assets" / "tiny_gpt2")

@@ -5,8 +5,9 @@ import pytest
 from gpt2_interp.errors import InputError
 from gpt2_interp.examples import Example
 from gpt2_interp.measure_table import GROUPS, MEASURE
-from gpt2_interp.probes import ProbeSet
-from gpt2_interp.snapshot_plan import Schedule, array_bytes, chosen_groups, dear_tokens, tiers, wanted_names
+from gpt2_interp.probe_set import ProbeSet
+from gpt2_interp.schedule import Schedule
+from gpt2_interp.snapshot_plan import array_bytes, chosen_groups, dear_tokens, tiers, wanted_names
 
 EXAMPLE = Example("a", "a", tuple(range(200)), (1, 2), tuple(range(50)))
 PROBES = ProbeSet(tuple(Example(str(i), str(i), *(EXAMPLE.source_ids, (1,), (2,))) for i in range(256)), ())

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.files import finite, write_atomically, write_json
 from gpt2_interp.measure_table import CLAIMED, HALVES, MEASURE, MEASURES, POOLINGS, REGIONS, STORED
 from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots import SnapshotStore, finite, write_atomically, write_json
+from gpt2_interp.snapshots import SnapshotStore
 
 AXES = {
     **dict.fromkeys((axis for measure in MEASURES for axis in measure.axes), 2),
@@ -93,6 +94,7 @@ def test_a_step_without_manifest_did_not_happen(store, monkeypatch):
             raise OSError("disk full")
         write_atomically(path, data)
 
+    monkeypatch.setattr("gpt2_interp.files.write_atomically", fail_at_manifest)
     monkeypatch.setattr("gpt2_interp.snapshots.write_atomically", fail_at_manifest)
     with pytest.raises(OSError, match="disk full"):
         store.write(2, random_arrays(2))

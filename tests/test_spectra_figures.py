@@ -3,16 +3,10 @@
 import numpy as np
 import pytest
 
+from gpt2_interp.derived import CURVE
 from gpt2_interp.errors import InputError
 from gpt2_interp.measurements import Measurements
-from gpt2_interp.measures.intruders import CURVE
-from gpt2_interp.spectra_figures import (
-    intruder_panels,
-    rank_panels,
-    spectra_plotly,
-    spectra_png,
-    spectrum_panels,
-)
+from gpt2_interp.weight_figures import intruder_panels, rank_panels, spectra_plotly, spectra_png, spectrum_panels
 from tests.fake_store import write_fake_run
 
 

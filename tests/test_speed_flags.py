@@ -3,9 +3,9 @@
 import pytest
 from transformers import GPT2LMHeadModel
 
-from gpt2_interp.models import load_tokenizer
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots import SnapshotStore
+from gpt2_interp.tokenizers import load_tokenizer
 from tests.runs import Run
 
 FLAGS = [

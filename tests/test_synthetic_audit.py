@@ -14,11 +14,13 @@ import torch
 from gpt2_interp import synthetic_audit as audit
 from gpt2_interp import synthetic_checks as checks
 from gpt2_interp import synthetic_corpus as corpus
-from gpt2_interp.arguments import ModelArguments
+from gpt2_interp.audit.__main__ import main
 from gpt2_interp.decoding import Generated
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.examples import TEMPLATES, ExampleBuilder
 from gpt2_interp.facts import states
+from gpt2_interp.intervals import estimate
+from gpt2_interp.model_settings import ModelArguments
 from gpt2_interp.models import add_lora, load_base
 from gpt2_interp.synthetic_news import EVENTS
 from gpt2_interp.synthetic_verdict import promises, report, table, with_bounds
@@ -126,11 +128,11 @@ def test_string_match_finds_what_is_written_the_same(facts, rows):
 
 def test_estimate_counts_facts_and_resamples_rows():
     values = np.array([[100.0, 0.0], [100.0, np.nan], [np.nan, np.nan]])
-    numbers = checks.estimate(values)
+    numbers = estimate(values)
     assert numbers["value"] == pytest.approx(200 / 3)
     assert numbers["low"] == 50 and numbers["high"] == 100
-    assert checks.estimate(values[2:]) == NO_VALUE
-    assert checks.estimate(values[:1]) == {"value": 50, "low": None, "high": None}
+    assert estimate(values[2:]) == NO_VALUE
+    assert estimate(values[:1]) == {"value": 50, "low": None, "high": None}
 
 
 # --- deletions -------------------------------------------------------------------------------------------------
@@ -349,7 +351,7 @@ def test_verdicts_that_need_a_model(alone, deleted, kept, verdicts):
 def test_audit_of_the_toy_model(toy_base, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = ["--audit", "--json", "--count", "6", "--model_path", str(toy_base), "--tokenizer_name", str(toy_base)]
-    assert corpus.main(command) == 0
+    assert main(command) == 0
     result = json.loads(capsys.readouterr().out)
     assert len(result["promises"]) == 8 and result["promises"][0]["kept"] is True
     for split in corpus.SPLITS:
@@ -379,7 +381,7 @@ def _fact() -> dict:
 
 def test_audit_without_a_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert corpus.main(["--audit", "--count", "1"]) == 0
+    assert main(["--audit", "--count", "1"]) == 0
     text = capsys.readouterr().out
     assert "./run_experiment.sh makes it" in text
     assert "needs a model" in text and "string match" in text
@@ -391,7 +393,7 @@ def test_a_wrong_model_path_is_one_sentence(made, tmp_path, capsys):
     if made:
         folder.mkdir()
     with pytest.raises(SystemExit) as stop:
-        run_script(lambda: corpus.main(["--audit", "--count", "2", "--model_path", str(folder)]))
+        run_script(lambda: main(["--audit", "--count", "2", "--model_path", str(folder)]))
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and str(folder) in line
@@ -399,4 +401,4 @@ def test_a_wrong_model_path_is_one_sentence(made, tmp_path, capsys):
 
 def test_flags_of_the_audit_need_it():
     with pytest.raises(SystemExit):
-        corpus.main(["--json"])
+        main(["--json"])

@@ -16,6 +16,7 @@ from gpt2_interp import synthetic_news as news
 from gpt2_interp import synthetic_stories as stories
 from gpt2_interp import synthetic_text as running_text
 from gpt2_interp import synthetic_world as world
+from gpt2_interp.audit.__main__ import main
 
 # The text is frozen: the embedded base model was trained on it. If one of these changes, the base must be trained anew.
 SHA256 = {
@@ -245,9 +246,9 @@ def test_wrong_arguments_are_named():
 
 
 def test_command_line(capsys):
-    assert corpus.main(["--source", "synthetic_stories", "--count", "2", "--jsonl"]) == 0
+    assert main(["--source", "synthetic_stories", "--count", "2", "--jsonl"]) == 0
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()][1] == "stories-train-0-000001"
-    assert corpus.main(["--count", "1", "--split", "test"]) == 0
+    assert main(["--count", "1", "--split", "test"]) == 0
     assert "distractors:" in capsys.readouterr().out
 
 

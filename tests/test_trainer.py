@@ -8,8 +8,8 @@ import torch
 from transformers import GPT2LMHeadModel, TrainingArguments
 
 from gpt2_interp.examples import ExampleBuilder, collate
-from gpt2_interp.models import load_tokenizer
 from gpt2_interp.synthetic_corpus import news_rows
+from gpt2_interp.tokenizers import load_tokenizer
 from gpt2_interp.trainer import EpochOrder, SupervisedTrainer
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2_interp.models import train_tokenizer
 from gpt2_interp.synthetic_text import pretraining_texts
+from gpt2_interp.tokenizers import train_tokenizer
 
 # Fewer of everything that a snapshot measures beside the run's own probes.
 FEWER = {

@@ -1,6 +1,9 @@
-"""In how many directions the weights changed: stable rank, singular values of the change, intruders."""
+"""Figures of weights and gradients: which matrices moved, how far, in how many directions."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -8,11 +11,14 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
+from gpt2_interp.derived import CURVE, EPSILON, intruder_curve, intruders
+from gpt2_interp.draw_png import draw_heat_panels, draw_lines, draw_map, heat_height, layer_legend, png_bytes
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures import layer_legend, matrix_kinds, matrix_panels, not_measured
-from gpt2_interp.measurements import Measurements, nan_mean
-from gpt2_interp.measures.intruders import CURVE, EPSILON, intruder_curve, intruders
+from gpt2_interp.intervals import nan_mean
+from gpt2_interp.measurements import Measurements
 from gpt2_interp.panels import (
+    BLUE,
+    ORANGE,
     OUTSIDE,
     STYLE,
     HeatPanel,
@@ -20,18 +26,110 @@ from gpt2_interp.panels import (
     LinePanel,
     MapPanel,
     depth_colors,
-    draw_heat_panels,
-    draw_lines,
-    draw_map,
     figure_title,
-    heat_height,
     highest,
     measure_label,
-    png_bytes,
+    not_measured,
 )
-from gpt2_interp.plotly_panels import add_heat, add_map, plain_look, plotly_lines, plotly_title
+from gpt2_interp.plotly_panels import (
+    add_heat,
+    add_map,
+    plain_look,
+    plotly_heat,
+    plotly_lines,
+    plotly_title,
+)
 
-TITLE = "In how many directions the weights changed"
+
+def matrix_panels(names: Sequence[str], steps: Sequence[int], values: np.ndarray) -> list[HeatPanel]:
+    """values [step, matrix] -> one panel [layer, step] per kind of matrix, and one for what belongs to no layer."""
+    columns = [str(step) for step in steps]
+    return [
+        HeatPanel(kind, [row for row, _ in rows], columns, values[:, [i for _, i in rows]].T)
+        for kind, rows in matrix_kinds(names).items()
+    ]
+
+
+def matrix_kinds(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """{kind of matrix: [(layer or name, index into names)]}; what belongs to no layer comes last."""
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    for i, name in enumerate(names):
+        match = re.fullmatch(r"h\.(\d+)\.(.+)", name)
+        kind, row = (match[2], match[1]) if match else (OUTSIDE, name)
+        kinds.setdefault(kind, []).append((row, i))
+    outside = kinds.pop(OUTSIDE, None)
+    return {**kinds, OUTSIDE: outside} if outside else kinds
+
+
+def weight_panels(m: Measurements) -> list[HeatPanel]:
+    steps, values = m.stack("weight_change_relative")
+    return matrix_panels(m.labels("matrix"), steps, values)
+
+
+def gradient_panels(m: Measurements) -> tuple[LinePanel, list[HeatPanel]]:
+    """The logged norm of every logged step, and the share of each matrix at the snapshots."""
+    x, y = m.logged("grad_norm")
+    lines = [Line("gradient norm, as logged", x, y, BLUE, wide=False)] if len(x) else []
+    limit = m.info.get("arguments", {}).get("max_grad_norm")
+    if lines and isinstance(limit, (int, float)) and limit > 0:
+        ends = np.array([x.min(), x.max()])
+        lines.append(Line(f"clipped above {limit:g}", ends, np.full(2, float(limit)), ORANGE, wide=False, dashed=True))
+    finite = y[np.isfinite(y)]
+    wide = len(finite) > 0 and finite.min() > 0 and finite.max() > 10 * finite.min()
+    norm = LinePanel(
+        "Norm of the training gradient, before clipping",
+        "grad_norm [norm]",
+        lines,
+        "" if lines else "No gradient norm has been logged yet.",
+        log_y=wide,
+    )
+    try:
+        steps, shares = m.stack("grad_share")
+    except InputError:
+        return norm, []
+    return norm, matrix_panels(m.labels("grad_matrix"), steps, shares)
+
+
+WEIGHT_TITLE = "Relative change of every weight matrix since the base model"
+
+
+def weight_png(m: Measurements) -> bytes:
+    panels = weight_panels(m)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12, heat_height(panels)), layout="constrained")
+        draw_heat_panels(figure, panels, measure_label("weight_change_relative"))
+        figure.suptitle(figure_title(m, WEIGHT_TITLE), fontsize=12)
+        return png_bytes(figure)
+
+
+def weight_plotly(m: Measurements) -> go.Figure:
+    figure = plotly_heat(weight_panels(m), measure_label("weight_change_relative"))
+    return plain_look(figure.update_layout(title=plotly_title(m, WEIGHT_TITLE)))
+
+
+def gradient_png(m: Measurements) -> bytes:
+    norm, shares = gradient_panels(m)
+    with matplotlib.rc_context(STYLE):
+        height = heat_height(shares) if shares else 0
+        figure = Figure(figsize=(12, 3.6 + height), layout="constrained")
+        parts = figure.subfigures(2, 1, height_ratios=[3.2, height]) if shares else [figure]
+        draw_lines(parts[0].subplots(), norm)
+        if shares:
+            draw_heat_panels(parts[1], shares, measure_label("grad_share"))
+            parts[1].suptitle("Share of each matrix at the snapshots (grey: no gradient yet)", fontsize=10)
+        figure.suptitle(figure_title(m, "Gradients"), fontsize=12)
+        return png_bytes(figure)
+
+
+def gradient_plotly(m: Measurements) -> go.Figure:
+    norm, shares = gradient_panels(m)
+    figure = plotly_heat(shares, measure_label("grad_share"), above=norm)
+    figure.update_layout(title=plotly_title(m, "Gradients"), showlegend=True)
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"})
+    return plain_look(figure)
+
+
+SPECTRA_TITLE = "In how many directions the weights changed"
 LINE_COLORS = ("#1f5fa8", "#d1641b", "#2a8a57", "#7a4fa3", "#b0355b", "#8a6d1f", "#777777")
 
 
@@ -115,7 +213,7 @@ def spectra_png(m: Measurements) -> bytes:
         left, right = parts[2].subplots(1, 2)
         draw_map(left, table)
         draw_lines(right, curve)
-        figure.suptitle(figure_title(m, TITLE), fontsize=12)
+        figure.suptitle(figure_title(m, SPECTRA_TITLE), fontsize=12)
         return png_bytes(figure)
 
 
@@ -147,7 +245,9 @@ def spectra_plotly(m: Measurements) -> go.Figure:
     bar = {"title": title, "y": (top + bottom) / 2, "len": top - bottom, "thickness": 14}
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": 0, "cmax": highest(ranks), "colorbar": bar})
     legend = {"orientation": "h", "y": -0.25 / rows, "yanchor": "top"}
-    figure.update_layout(height=290 * rows + 100, title=plotly_title(m, TITLE), margin={"t": 100}, legend=legend)
+    figure.update_layout(
+        height=290 * rows + 100, title=plotly_title(m, SPECTRA_TITLE), margin={"t": 100}, legend=legend
+    )
     return plain_look(figure)
 
 

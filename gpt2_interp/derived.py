@@ -1,12 +1,29 @@
-"""How far the mean activation of MLP neurons has moved, and which neurons moved most. Imports no torch.
-
-Neurons chosen for a large change would show one even in noise: choose them on the first half of the probes and report
-the second.
-"""
+"""Numbers computed from stored arrays: intruder dimensions and changed neurons."""
 
 from __future__ import annotations
 
 import numpy as np
+
+EPSILON = 0.5  # Shuttleworth et al. 2024
+
+
+CURVE = np.linspace(0, 1, 21)
+
+
+def intruders(cosines: np.ndarray, eps: float = EPSILON) -> np.ndarray:
+    """Number of intruders, directions with a largest cosine below `eps`: [...] of intruder_cosine [..., intruder].
+
+    NaN where no direction has a cosine (a matrix of zeros, or one that diverged).
+    """
+    return intruder_curve(cosines, np.array([eps]))[..., 0]
+
+
+def intruder_curve(cosines: np.ndarray, eps: np.ndarray = CURVE) -> np.ndarray:
+    """The same for every threshold of eps [n]: [..., n]. It never falls, and its end at eps > 1 is the number of
+    directions that were looked at."""
+    counts = (cosines[..., None] < eps).sum(-2).astype(float)
+    return np.where(np.isnan(cosines).all(-1)[..., None], np.nan, counts)
+
 
 SD_FLOOR = 5  # percentile of a layer's SDs: a neuron that hardly varied would have any change for a large one
 

@@ -1,0 +1,61 @@
+"""Files that are whole or absent: written under a temporary name, flushed, renamed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write under a temporary name in the same folder, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON (no NaN, which JSON does not have) atomically."""
+    write_atomically(path, (json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """`value` with every NaN and infinity replaced by None, and numpy scalars by Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def cache_folder() -> Path:
+    """Where this project keeps what it can make again."""
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE) / "gpt2_interp"
+
+
+def line_writer(path: Path) -> Callable[[dict], None]:
+    """A function that appends one JSON line to `path`."""
+
+    def append(record: dict) -> None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    return append

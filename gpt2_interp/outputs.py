@@ -1,0 +1,74 @@
+"""What a run wrote under model_outputs/: scores, predictions and samples."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from gpt2_interp.run_paths import RunPaths
+
+SYSTEMS = {
+    "base": "base model",
+    "tuned": "fine-tuned",
+    "lead3": "lead-3 (first three sentences)",
+    "tuned_shuffled_source": "fine-tuned, another row's article",
+}
+
+
+def read_scores(paths: RunPaths) -> tuple[dict[str, Any], str]:
+    """metrics.json as far as it is understood, and a sentence if there is nothing."""
+    path = paths.model_outputs / "metrics.json"
+    if not path.is_file():
+        return {}, "No scores yet: model_outputs/<run>/metrics.json is written when training ends."
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}, f"{path.name} is not readable JSON."
+    if not isinstance(metrics, dict) or not any(isinstance(metrics.get(system), dict) for system in SYSTEMS):
+        return {}, f"{path.name} holds no scores that this report knows."
+    return metrics, ""
+
+
+def read_rows(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """The first lines that are whole JSON objects; a line that is being written is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+            if most is not None and len(rows) == most:
+                break
+    return rows
+
+
+def spread_samples(rows: list[dict[str, Any]], most_steps: int = 4, most_ids: int = 2) -> list[dict[str, Any]]:
+    """Of the texts written during training: two prompts, each at up to four steps from first to last."""
+    shown = []
+    for sample_id in list(dict.fromkeys(str(row.get("id")) for row in rows))[:most_ids]:
+        texts = [row for row in rows if str(row.get("id")) == sample_id]
+        texts.sort(key=lambda row: row["step"] if is_number(row.get("step")) else -1)
+        positions = sorted({round(i * (len(texts) - 1) / max(1, most_steps - 1)) for i in range(most_steps)})
+        first = texts[0]
+        shown.append(
+            {
+                "id": sample_id,
+                "prompt": str(first.get("prompt", "")),
+                "reference": str(first.get("reference", "")),
+                "texts": [
+                    (texts[i].get("step", "?"), str(texts[i].get("generated", ""))) for i in positions if i < len(texts)
+                ],
+            }
+        )
+    return shown
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
