@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt2_interp.analysis.projection import METHODS, Projection, project, save_projection, spread_out
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.files import write_atomically
-from gpt2_interp.measure_table import POOLINGS
-from gpt2_interp.projection import METHODS, Projection, project, save_projection, spread_out
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import SnapshotStore
+from gpt2_interp.snapshots.store import SnapshotStore
+from gpt2_interp.snapshots.table import POOLINGS
 
 
 def main() -> None:
@@ -91,9 +91,9 @@ def load_states(store: SnapshotStore, layer: int, pooling: str, max_steps: int) 
 
 def draw(projection: Projection, store: SnapshotStore) -> list[Path]:
     """Write the page and the GIF; returns their paths."""
-    from gpt2_interp.latent_figures import latent_gif, latent_plotly  # here: drawing libraries take seconds to import
-    from gpt2_interp.measurements import Measurements
-    from gpt2_interp.plotly_panels import figure_page
+    from gpt2_interp.analysis.measurements import Measurements
+    from gpt2_interp.figures.draw_html import figure_page
+    from gpt2_interp.figures.latent import latent_gif, latent_plotly  # here: drawing libraries take seconds to import
 
     n_probe = projection.coordinates.shape[1]
     measurements = Measurements(store.paths)

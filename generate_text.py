@@ -33,11 +33,12 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from gpt2_interp import prompts_file, startup
-from gpt2_interp.answers import described
-from gpt2_interp.decoding_settings import SETTINGS, DecodingSettings, read_setting
+from gpt2_interp import startup
+from gpt2_interp.data.local_files import whole_text
 from gpt2_interp.errors import InputError, is_out_of_memory, run_script
-from gpt2_interp.local_files import whole_text
+from gpt2_interp.generation import prompts_file
+from gpt2_interp.generation.answers import described
+from gpt2_interp.generation.settings import SETTINGS, DecodingSettings, read_setting
 
 PROMPT_COLUMNS = prompts_file.PROMPT_COLUMNS
 TASKS = ("text", "summarization", "creative_writing")
@@ -193,7 +194,7 @@ def refuse_without_effect(arguments: argparse.Namespace) -> None:
 
 def load_model(arguments: argparse.Namespace, path: str, **more: str | None):
     """A TextModel (which imports torch)."""
-    from gpt2_interp.text_model import TextModel
+    from gpt2_interp.generation.text_model import TextModel
 
     return TextModel(path, arguments.implementation or "huggingface", device=arguments.device, **more)
 
@@ -217,7 +218,7 @@ def answer_file(arguments, prompts, broken: list[str], settings: DecodingSetting
 
 def converse(arguments, text: str | None, settings: DecodingSettings) -> None:
     """One prompt if there is `text`, else a session."""
-    from gpt2_interp.session import COMPLETIONS, PipeLines, Session, TerminalLines
+    from gpt2_interp.generation.session import COMPLETIONS, PipeLines, Session, TerminalLines
 
     model = load_model(arguments, arguments.model_path, base_model=arguments.base_model, task=arguments.task)
     others = [load_model(arguments, arguments.compare_to, task=model.task)] if arguments.compare_to else []
@@ -254,8 +255,8 @@ def save(path: Path, session) -> None:
 
 
 def compare_implementations(arguments, text: str, settings: DecodingSettings) -> None:
-    from gpt2_interp.implementation_comparison import compare
-    from gpt2_interp.task_file import trained_task
+    from gpt2_interp.generation.compare_implementations import compare
+    from gpt2_interp.model.task_file import trained_task
 
     task = arguments.task or (trained_task(arguments.model_path) or {}).get("task", "text")
     found = compare(arguments.model_path, text, settings, task=task, base_model=arguments.base_model)

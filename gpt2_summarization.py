@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 from gpt2_interp import startup
+from gpt2_interp.cli.presets import given_names
 from gpt2_interp.errors import InputError, raise_full_disk_of_threads, run_script
-from gpt2_interp.presets import given_names
 
 if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
     # Before the libraries are imported: they read its settings then, and take seconds.
@@ -31,34 +31,30 @@ from functools import partial
 import transformers
 from transformers import EarlyStoppingCallback, set_seed
 
-from gpt2_interp import (
-    comparison,
-    model_card,
-    resuming,
-    run_files,
-)
-from gpt2_interp.anatomy import describe, device_name
-from gpt2_interp.arguments import parse_arguments
-from gpt2_interp.checkpoints import load_finished, step_of
-from gpt2_interp.corpora import load_corpus
-from gpt2_interp.event_files import AT_THE_BEGINNING, AT_THE_END, cut_event_files
-from gpt2_interp.examples import ExampleBuilder
+from gpt2_interp.cli.parser import parse_arguments
+from gpt2_interp.cli.training_flags import as_settings
+from gpt2_interp.data.corpora import load_corpus
+from gpt2_interp.data.examples import ExampleBuilder
+from gpt2_interp.evaluation import test_rows
+from gpt2_interp.figures.training_curves import draw_training_curves
 from gpt2_interp.files import (
     line_writer,
     write_json,
 )
-from gpt2_interp.hparams import write_hparams
-from gpt2_interp.memory import settle_batch
-from gpt2_interp.models import add_lora, load_base
-from gpt2_interp.precision import choose_precision, set_precision
-from gpt2_interp.probe_building import build_probes
-from gpt2_interp.recorder import SnapshotRecorder
+from gpt2_interp.model.anatomy import describe, device_name
+from gpt2_interp.model.load import add_lora, load_base
+from gpt2_interp.model.precision import choose_precision, set_precision
+from gpt2_interp.probes.build import build_probes
+from gpt2_interp.recording.recorder import SnapshotRecorder
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.sample_writer import SampleWriter
-from gpt2_interp.snapshots import SnapshotStore
-from gpt2_interp.trainer import SupervisedTrainer
-from gpt2_interp.training_curves import draw_training_curves
-from gpt2_interp.training_flags import as_settings
+from gpt2_interp.snapshots.store import SnapshotStore
+from gpt2_interp.training import model_card, resuming, run_files
+from gpt2_interp.training.checkpoints import load_finished, step_of
+from gpt2_interp.training.event_files import AT_THE_BEGINNING, AT_THE_END, cut_event_files
+from gpt2_interp.training.hparams import write_hparams
+from gpt2_interp.training.memory import settle_batch
+from gpt2_interp.training.sample_writer import SampleWriter
+from gpt2_interp.training.trainer import SupervisedTrainer
 
 
 def main() -> None:
@@ -127,7 +123,7 @@ def main() -> None:
     experiment.precision = precision.name
     say(f"  precision: {precision.name} ({precision.why})")
     autocast = partial(precision.autocast, training.device)
-    test = comparison.TestRows(corpus.test, examples["test"], builder, data_args, experiment, training, autocast)
+    test = test_rows.TestRows(corpus.test, examples["test"], builder, data_args, experiment, training, autocast)
     if is_main:
         run_files.prepare(paths, experiment)
         base_result = test.score(base.to(training.device), "base")
@@ -203,8 +199,8 @@ def main() -> None:
         "test": corpus.provenance["test"],
         "notes": corpus.notes,
     }
-    comparison.write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
-    comparison.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
+    test_rows.write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
+    test_rows.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
     write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
     draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
     steps = {"best": best_step, "final": last_step}

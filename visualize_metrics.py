@@ -35,27 +35,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gpt2_interp import (
-    animation,
-    cause_figures,
-    change_figures,
-    figures,
-    hidden_figures,
-    learning_figures,
-    neuron_figures,
-    sample_figures,
-)
-from gpt2_interp.attention_patterns import pattern_gif
-from gpt2_interp.claims import summary, write_claims
+from gpt2_interp.analysis.claims import summary, write_claims
+from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError, run_script
-from gpt2_interp.files import write_atomically
-from gpt2_interp.measurements import Measurements
-from gpt2_interp.overview import write_overview
-from gpt2_interp.plotly_panels import figure_page
-from gpt2_interp.report import write_run_report
-from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots import SnapshotStore
-from gpt2_interp.weight_figures import (
+from gpt2_interp.figures import causes, changes, heads, hidden, learning, neurons, over_time, samples
+from gpt2_interp.figures.attention_patterns import pattern_gif
+from gpt2_interp.figures.draw_html import figure_page
+from gpt2_interp.figures.weights import (
     gradient_plotly,
     gradient_png,
     spectra_plotly,
@@ -63,22 +49,27 @@ from gpt2_interp.weight_figures import (
     weight_plotly,
     weight_png,
 )
+from gpt2_interp.files import write_atomically
+from gpt2_interp.report.all_runs import write_overview
+from gpt2_interp.report.page import write_run_report
+from gpt2_interp.run_paths import RunPaths, measured_runs
+from gpt2_interp.snapshots.store import SnapshotStore
 
 PICTURES = {  # name: {suffix: how to draw it}
-    "learning_timeline": {".png": learning_figures.timeline_png, ".html": learning_figures.timeline_plotly},
-    "sample_quality": {".png": sample_figures.sample_png, ".html": sample_figures.sample_plotly},
-    "head_changes": {".png": change_figures.head_changes_png, ".html": change_figures.head_changes_plotly},
-    "temporal_metrics_evolution": {".png": figures.temporal_png, ".html": figures.temporal_plotly},
-    "attention_head_evolution": {".gif": animation.head_gif, ".html": animation.head_plotly},
+    "learning_timeline": {".png": learning.timeline_png, ".html": learning.timeline_plotly},
+    "sample_quality": {".png": samples.sample_png, ".html": samples.sample_plotly},
+    "head_changes": {".png": changes.head_changes_png, ".html": changes.head_changes_plotly},
+    "temporal_metrics_evolution": {".png": over_time.temporal_png, ".html": over_time.temporal_plotly},
+    "attention_head_evolution": {".gif": heads.head_gif, ".html": heads.head_plotly},
     "attention_weights_evolution": {".gif": pattern_gif},
-    "drift_map": {".png": hidden_figures.drift_png, ".html": hidden_figures.drift_plotly},
+    "drift_map": {".png": hidden.drift_png, ".html": hidden.drift_plotly},
     "weight_changes_evolution": {".png": weight_png, ".html": weight_plotly},
     "weight_spectra": {".png": spectra_png, ".html": spectra_plotly},
     "gradient_norm_evolution": {".png": gradient_png, ".html": gradient_plotly},
-    "changed_neurons": {".png": neuron_figures.neurons_png, ".html": neuron_figures.neurons_plotly},
-    "neuron_activations_evolution": {".gif": neuron_figures.neuron_gif},
-    "lens": {".png": hidden_figures.lens_png, ".html": hidden_figures.lens_plotly},
-    "graft": {".png": cause_figures.graft_png, ".html": cause_figures.graft_plotly},
+    "changed_neurons": {".png": neurons.neurons_png, ".html": neurons.neurons_plotly},
+    "neuron_activations_evolution": {".gif": neurons.neuron_gif},
+    "lens": {".png": hidden.lens_png, ".html": hidden.lens_plotly},
+    "graft": {".png": causes.graft_png, ".html": causes.graft_plotly},
 }
 REPORT = "report"
 

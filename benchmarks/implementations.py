@@ -47,7 +47,7 @@ def make_models(device: str, quick: bool, dropout: float) -> dict:
     import torch
     from transformers import GPT2Config
 
-    from gpt2_interp.models import MODEL_CLASSES
+    from gpt2_interp.model.load import MODEL_CLASSES
 
     shape = QUICK if quick else {}
     config = GPT2Config(attn_pdrop=0.0, resid_pdrop=dropout, embd_pdrop=dropout, **shape)
@@ -125,9 +125,9 @@ class NoText:
 def batch(given) -> dict[str, dict]:
     import torch
 
-    from gpt2_interp.decoding import generate
-    from gpt2_interp.decoding_settings import DecodingSettings
-    from gpt2_interp.fast_layers import use_fast_layers
+    from gpt2_interp.generation.generate import generate
+    from gpt2_interp.generation.settings import DecodingSettings
+    from gpt2_interp.model.fast_layers import use_fast_layers
 
     models, new = make_models(given.device, given.quick, 0.0), 8 if given.quick else 24
     lengths = [4 + i % 9 for i in range(16)]

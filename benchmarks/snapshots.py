@@ -48,8 +48,8 @@ def gpt2_and_tokenizer(data: Path):
     import transformers
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from gpt2_interp.fast_layers import use_fast_layers
-    from gpt2_interp.tokenizers import load_tokenizer
+    from gpt2_interp.model.fast_layers import use_fast_layers
+    from gpt2_interp.model.tokenizers import load_tokenizer
 
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
@@ -59,7 +59,7 @@ def gpt2_and_tokenizer(data: Path):
 
 
 def real_examples(data: Path, tokenizer, split: str, count: int):
-    from gpt2_interp.examples import ExampleBuilder
+    from gpt2_interp.data.examples import ExampleBuilder
 
     with open(data / "cnn_dailymail" / f"{split}.jsonl", encoding="utf-8") as file:
         records = [json.loads(line) for line in file][:count]
@@ -69,7 +69,7 @@ def real_examples(data: Path, tokenizer, split: str, count: int):
 
 def general_examples(data: Path, tokenizer, count: int):
     """Plain text, as the control wants it."""
-    from gpt2_interp.examples import ExampleBuilder
+    from gpt2_interp.data.examples import ExampleBuilder
 
     path = sorted((data / "webtext").glob("*.jsonl"))[0]
     with open(path, encoding="utf-8") as file:
@@ -79,7 +79,7 @@ def general_examples(data: Path, tokenizer, count: int):
 
 
 def real_probes(data: Path, model, tokenizer):
-    from gpt2_interp.probes import affordable_patterns, choose_probes
+    from gpt2_interp.probes.choose import affordable_patterns, choose_probes
 
     config = model.config
     return choose_probes(
@@ -100,8 +100,8 @@ def train_steps(data: Path, model, tokenizer, steps: int, folder: str) -> tuple[
     """(seconds of each timed optimizer step of the preset's batch, the Trainer)."""
     from transformers import TrainerCallback, TrainingArguments
 
-    from gpt2_interp.precision import choose_precision, set_precision
-    from gpt2_interp.trainer import SupervisedTrainer
+    from gpt2_interp.model.precision import choose_precision, set_precision
+    from gpt2_interp.training.trainer import SupervisedTrainer
 
     seconds: list[float] = []
 
@@ -128,7 +128,7 @@ def train_steps(data: Path, model, tokenizer, steps: int, folder: str) -> tuple[
 
 
 def training_alone(data: Path, steps: int) -> dict:
-    from gpt2_interp.memory import peak_bytes
+    from gpt2_interp.training.memory import peak_bytes
 
     model, tokenizer = gpt2_and_tokenizer(data)
     with tempfile.TemporaryDirectory() as folder:
@@ -138,12 +138,12 @@ def training_alone(data: Path, steps: int) -> dict:
 
 def snapshot_cost(data: Path, steps: int) -> dict:
     """Train a little, then take a light snapshot, the spectra, and the dear groups on a few probes."""
-    from gpt2_interp.anatomy import describe
-    from gpt2_interp.base_weights import BaseWeights
-    from gpt2_interp.measure_table import GROUPS
-    from gpt2_interp.memory import peak_bytes
-    from gpt2_interp.recorder import axis_labels
-    from gpt2_interp.snapshot_plan import DEAR, array_bytes, dear_tokens, wanted_names
+    from gpt2_interp.model.anatomy import describe
+    from gpt2_interp.model.base_weights import BaseWeights
+    from gpt2_interp.recording.plan import DEAR, array_bytes, dear_tokens, wanted_names
+    from gpt2_interp.recording.recorder import axis_labels
+    from gpt2_interp.snapshots.table import GROUPS
+    from gpt2_interp.training.memory import peak_bytes
 
     model, tokenizer = gpt2_and_tokenizer(data)
     base, probes = BaseWeights(model), real_probes(data, model, tokenizer)
@@ -180,8 +180,8 @@ def snapshot_cost(data: Path, steps: int) -> dict:
 
 
 def timed_capture(model, probes, names, base, reference, previous=None):
-    from gpt2_interp.capture import capture
-    from gpt2_interp.observation import Stopwatch
+    from gpt2_interp.inside.observation import Stopwatch
+    from gpt2_interp.recording.capture import capture
 
     watch = Stopwatch(next(model.parameters()).device)
     arrays = capture(model, probes, names, base=base, reference=reference, previous=previous, watch=watch)
@@ -192,7 +192,7 @@ def few_of(probes, reference):
     """A probe set of FEW_TIMED examples, spread over the lengths, with what of the reference belongs to them."""
     import numpy as np
 
-    from gpt2_interp.probe_set import evenly
+    from gpt2_interp.probes.probe_set import evenly
 
     chosen = evenly(range(len(probes.examples)), FEW_TIMED)
     few = replace(
@@ -221,11 +221,11 @@ def equal_content(data: Path, repeats: int) -> dict:
     import numpy as np
     from transformers import GPT2LMHeadModel
 
-    from gpt2_interp.base_weights import BaseWeights
-    from gpt2_interp.probes import choose_probes
-    from gpt2_interp.recorder import axis_labels
+    from gpt2_interp.model.base_weights import BaseWeights
+    from gpt2_interp.probes.choose import choose_probes
+    from gpt2_interp.recording.recorder import axis_labels
     from gpt2_interp.run_paths import RunPaths
-    from gpt2_interp.snapshots import SnapshotStore
+    from gpt2_interp.snapshots.store import SnapshotStore
 
     model, tokenizer = gpt2_and_tokenizer(data)
     examples = real_examples(data, tokenizer, "validation", 500)

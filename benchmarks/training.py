@@ -66,9 +66,9 @@ def turn(settings: dict, data: Path, steps: int, count_flops: bool) -> dict:
     import transformers
     from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, TrainingArguments
 
-    from gpt2_interp.memory import peak_bytes
-    from gpt2_interp.precision import choose_precision, set_precision
-    from gpt2_interp.tokenizers import load_tokenizer
+    from gpt2_interp.model.precision import choose_precision, set_precision
+    from gpt2_interp.model.tokenizers import load_tokenizer
+    from gpt2_interp.training.memory import peak_bytes
 
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
@@ -114,7 +114,7 @@ def turn(settings: dict, data: Path, steps: int, count_flops: bool) -> dict:
 
 
 def real_examples(data: Path, tokenizer, count: int):
-    from gpt2_interp.examples import ExampleBuilder
+    from gpt2_interp.data.examples import ExampleBuilder
 
     with open(data / "cnn_dailymail" / "train.jsonl", encoding="utf-8") as file:
         records = [json.loads(line) for line in file][:count]
@@ -124,12 +124,12 @@ def real_examples(data: Path, tokenizer, count: int):
 
 
 def ours(settings, model, arguments, examples, tokenizer, clock):
-    from gpt2_interp.fast_layers import use_fast_layers
-    from gpt2_interp.memory import settle_batch
-    from gpt2_interp.model_settings import ModelArguments
-    from gpt2_interp.models import add_lora
-    from gpt2_interp.trainer import SupervisedTrainer
-    from gpt2_interp.training_flags import ExperimentArguments
+    from gpt2_interp.cli.training_flags import ExperimentArguments
+    from gpt2_interp.model.fast_layers import use_fast_layers
+    from gpt2_interp.model.load import add_lora
+    from gpt2_interp.model.settings import ModelArguments
+    from gpt2_interp.training.memory import settle_batch
+    from gpt2_interp.training.trainer import SupervisedTrainer
 
     use_fast_layers(model)
     if settings.get("tuning") == "lora":
@@ -209,11 +209,11 @@ def generation(data: Path, repeats: int) -> dict:
     import transformers
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from gpt2_interp.decoding import generate
-    from gpt2_interp.decoding_settings import DecodingSettings
-    from gpt2_interp.fast_layers import use_fast_layers
-    from gpt2_interp.precision import Precision
-    from gpt2_interp.tokenizers import load_tokenizer
+    from gpt2_interp.generation.generate import generate
+    from gpt2_interp.generation.settings import DecodingSettings
+    from gpt2_interp.model.fast_layers import use_fast_layers
+    from gpt2_interp.model.precision import Precision
+    from gpt2_interp.model.tokenizers import load_tokenizer
 
     transformers.logging.set_verbosity_error()
     tokenizer = load_tokenizer(str(data / "gpt2_tokenizer"))

@@ -3,9 +3,9 @@
 
     python examples/attention_maps.py --model_path assets/tiny_gpt2 --text "The mayor of Oslo opened the bridge."
 
-Writes attention_maps.png and attention_maps.html to visualizations/; the page needs no network. The maps come from the
-written-out attention (gpt2_interp/scratch_gpt2.py, `attention_step_by_step`). They show where a head reads, not what it
-does with what it finds, nor whether the output depends on it (Jain & Wallace 2019): an illustration, no explanation.
+Writes attention_maps.png and attention_maps.html to visualizations/; the page needs no network. The maps come from
+`attention_step_by_step` in gpt2_interp/model/gpt2_from_scratch.py. They show where a head reads, not what it does with
+what it finds, nor whether the output depends on it (Jain & Wallace 2019): an illustration, no explanation.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpt2_interp.attention_patterns import readable, token_ticks  # noqa: E402
-from gpt2_interp.draw_png import png_bytes  # noqa: E402
 from gpt2_interp.errors import InputError, run_script  # noqa: E402
-from gpt2_interp.models import load_trained  # noqa: E402
-from gpt2_interp.panels import NO_VALUE, STYLE, color_map  # noqa: E402
-from gpt2_interp.plotly_panels import figure_page, plain_look  # noqa: E402
-from gpt2_interp.probe_set import readable_token  # noqa: E402
+from gpt2_interp.figures.attention_patterns import readable, token_ticks  # noqa: E402
+from gpt2_interp.figures.draw_html import figure_page, plain_look  # noqa: E402
+from gpt2_interp.figures.draw_png import png_bytes  # noqa: E402
+from gpt2_interp.figures.panels import NO_VALUE, STYLE, color_map  # noqa: E402
+from gpt2_interp.model.load import load_trained  # noqa: E402
+from gpt2_interp.probes.probe_set import readable_token  # noqa: E402
 
 COLORS, TICKS = "magma", [0, 0.05, 0.25, 0.5, 1]  # square-root scale: most weights are small
 CAVEAT = "Where heads read, not what they do with it: no explanation of what the model says."

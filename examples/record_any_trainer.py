@@ -22,11 +22,11 @@ from transformers import (
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from gpt2_interp.examples import Example  # noqa: E402
-from gpt2_interp.probes import choose_probes  # noqa: E402
-from gpt2_interp.recorder import SnapshotRecorder  # noqa: E402
+from gpt2_interp.data.examples import Example  # noqa: E402
+from gpt2_interp.probes.choose import choose_probes  # noqa: E402
+from gpt2_interp.recording.recorder import SnapshotRecorder  # noqa: E402
 from gpt2_interp.run_paths import RunPaths  # noqa: E402
-from gpt2_interp.snapshots import SnapshotStore  # noqa: E402
+from gpt2_interp.snapshots.store import SnapshotStore  # noqa: E402
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--root", default=".", help="folder that holds the output folders (default: .)")

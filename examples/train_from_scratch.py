@@ -35,13 +35,13 @@ from transformers import GPT2Config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gpt2_interp.data.examples import IGNORED, cut_into_blocks  # noqa: E402
+from gpt2_interp.data.local_files import records  # noqa: E402
 from gpt2_interp.errors import InputError, run_script  # noqa: E402
-from gpt2_interp.evaluation import perplexity  # noqa: E402
-from gpt2_interp.examples import IGNORED, cut_into_blocks  # noqa: E402
-from gpt2_interp.local_files import records  # noqa: E402
-from gpt2_interp.progress import log_line  # noqa: E402
-from gpt2_interp.scratch_gpt2 import ScratchGPT2LMHeadModel  # noqa: E402
-from gpt2_interp.tokenizers import load_tokenizer  # noqa: E402
+from gpt2_interp.evaluation.losses import perplexity  # noqa: E402
+from gpt2_interp.model.gpt2_from_scratch import ScratchGPT2LMHeadModel  # noqa: E402
+from gpt2_interp.model.tokenizers import load_tokenizer  # noqa: E402
+from gpt2_interp.training.progress import log_line  # noqa: E402
 
 Block = list[int]  # the tokens that the model sees at a time, at most --block_size
 

@@ -9,7 +9,7 @@ os.environ["NUMBA_NUM_THREADS"] = "1"  # numba shares OpenMP with torch: umap's 
 import pytest
 import torch
 
-from gpt2_interp.figures import Measurements
+from gpt2_interp.figures.over_time import Measurements
 from gpt2_interp.run_paths import RunPaths
 from tests.fake_store import write_fake_run
 from tests.toy import make_toy_base

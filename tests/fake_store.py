@@ -21,7 +21,10 @@ from typing import Any
 import numpy as np
 
 from gpt2_interp.files import write_json
-from gpt2_interp.measure_table import (
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshots.patterns import fold_patterns
+from gpt2_interp.snapshots.store import SnapshotStore
+from gpt2_interp.snapshots.table import (
     CLAIMED,
     HALVES,
     HEADLINE,
@@ -37,9 +40,6 @@ from gpt2_interp.measure_table import (
     STORED,
     Measure,
 )
-from gpt2_interp.measures.patterns import fold_patterns
-from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import SnapshotStore
 
 CHANGED_HEAD = (1, 2)
 STYLE_HEAD = (0, 1)  # changes on general text as well

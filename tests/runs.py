@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 import gpt2_summarization
 from gpt2_interp.errors import run_script
-from gpt2_interp.pace import TIMING
 from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.training.pace import TIMING
 from tests.toy import measure_fewer
 
 torch.set_num_threads(1)  # before the first operation: threads of a pool would not survive a fork

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import analyze_latent_space
+from gpt2_interp.analysis.projection import load_projection
 from gpt2_interp.errors import run_script
-from gpt2_interp.projection import load_projection
 from tests.fake_store import STEPS, write_fake_run
 
 
@@ -28,7 +28,7 @@ def check_files(root: Path, n_step: int) -> None:
 
 
 def test_pca_of_some_steps_of_an_inner_layer(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpt2_interp.latent_figures.TURN_FRAMES", 6)
+    monkeypatch.setattr("gpt2_interp.figures.latent.TURN_FRAMES", 6)
     store = write_fake_run(tmp_path)
     run(monkeypatch, "--run_name", "fake", "--root", tmp_path, "--method", "pca", "--layer", 1, "--max_steps", 3)
     check_files(tmp_path, 3)
@@ -38,7 +38,7 @@ def test_pca_of_some_steps_of_an_inner_layer(tmp_path, monkeypatch):
 
 
 def test_a_damaged_step_is_named_and_left_out(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("gpt2_interp.latent_figures.TURN_FRAMES", 4)
+    monkeypatch.setattr("gpt2_interp.figures.latent.TURN_FRAMES", 4)
     store = write_fake_run(tmp_path)
     store.array_file("latent", 50).write_bytes(b"damaged")
     run(monkeypatch, "--run_name", "fake", "--root", tmp_path, "--method", "pca")
@@ -48,7 +48,7 @@ def test_a_damaged_step_is_named_and_left_out(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_aligned_umap_by_default(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("gpt2_interp.latent_figures.TURN_FRAMES", 6)
+    monkeypatch.setattr("gpt2_interp.figures.latent.TURN_FRAMES", 6)
     write_fake_run(tmp_path)
     run(monkeypatch, "--run_name", "fake", "--root", tmp_path)
     assert "aligned_umap took" in capsys.readouterr().out

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpt2_interp.anatomy import describe
-from gpt2_interp.evaluation import perplexity, target_losses
-from gpt2_interp.examples import ExampleBuilder
-from gpt2_interp.model_settings import ModelArguments
-from gpt2_interp.models import load_base
-from gpt2_interp.synthetic_text import pretraining_texts
+from gpt2_interp.data.examples import ExampleBuilder
+from gpt2_interp.evaluation.losses import perplexity, target_losses
+from gpt2_interp.model.anatomy import describe
+from gpt2_interp.model.load import load_base
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.synthetic.running_text import pretraining_texts
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny_gpt2"
 

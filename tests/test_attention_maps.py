@@ -13,9 +13,9 @@ from transformers import GPT2LMHeadModel
 
 from examples import attention_maps
 from gpt2_interp.errors import InputError
-from gpt2_interp.models import load_trained
-from gpt2_interp.tokenizers import load_tokenizer
-from tests.test_report import LINK_OUT
+from gpt2_interp.model.load import load_trained
+from gpt2_interp.model.tokenizers import load_tokenizer
+from tests.report.test_page import LINK_OUT
 
 TEXT = "The mayor opened the new bridge on Monday, and <b>nobody</b> knew who had built it."
 

@@ -12,13 +12,13 @@ import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 import generate_text
-from gpt2_interp.decoding_settings import DecodingSettings
 from gpt2_interp.errors import InputError
-from gpt2_interp.model_settings import ModelArguments
-from gpt2_interp.models import MODEL_CLASSES, add_lora
-from gpt2_interp.task_file import TASK_FILE, TASKS
-from gpt2_interp.text_model import TextModel
-from gpt2_interp.tokenizers import load_tokenizer
+from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.text_model import TextModel
+from gpt2_interp.model.load import MODEL_CLASSES, add_lora
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.model.task_file import TASK_FILE, TASKS
+from gpt2_interp.model.tokenizers import load_tokenizer
 from tests.conftest import REPOSITORY
 
 EMBEDDED = REPOSITORY / "assets" / "tiny_gpt2"

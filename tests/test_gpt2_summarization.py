@@ -22,14 +22,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gpt2_summarization
 import visualize_metrics
+from gpt2_interp.data.examples import ExampleBuilder
 from gpt2_interp.errors import run_script
-from gpt2_interp.examples import ExampleBuilder
-from gpt2_interp.pace import TIMING
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.scalars import SCALARS, SCORES
-from gpt2_interp.snapshots import SnapshotStore
-from gpt2_interp.synthetic_corpus import news_rows
-from gpt2_interp.text_quality import distinct_n, n_words, self_bleu
+from gpt2_interp.snapshots.scalars import SCALARS, SCORES
+from gpt2_interp.snapshots.store import SnapshotStore
+from gpt2_interp.statistics.texts import distinct_n, n_words, self_bleu
+from gpt2_interp.synthetic.rows import news_rows
+from gpt2_interp.training.pace import TIMING
 from tests.toy import measure_fewer
 
 SMALL = [

@@ -11,7 +11,7 @@ import gpt2_summarization
 import visualize_metrics
 from gpt2_interp.errors import run_script
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import SnapshotStore
+from gpt2_interp.snapshots.store import SnapshotStore
 from tests.toy import measure_fewer
 
 

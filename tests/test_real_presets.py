@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import SnapshotStore
+from gpt2_interp.snapshots.store import SnapshotStore
 from tests.test_gpt2_summarization import run
 
 SMALL = [

@@ -4,7 +4,7 @@ import runpy
 import sys
 
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots import SnapshotStore
+from gpt2_interp.snapshots.store import SnapshotStore
 from tests.conftest import REPOSITORY
 from tests.toy import measure_fewer
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gpt2_interp import startup
+from gpt2_interp.cli.presets import given_names
 from gpt2_interp.errors import InputError
-from gpt2_interp.presets import given_names
 
 
 @pytest.fixture

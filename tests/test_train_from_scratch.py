@@ -14,8 +14,8 @@ from transformers import GPT2LMHeadModel
 
 from examples import train_from_scratch
 from gpt2_interp.errors import InputError
+from gpt2_interp.model.tokenizers import load_tokenizer
 from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.tokenizers import load_tokenizer
 from tests.runs import FORKS
 from tests.test_gpt2_summarization import run as run_trainer
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2_interp.synthetic_text import pretraining_texts
-from gpt2_interp.tokenizers import train_tokenizer
+from gpt2_interp.model.tokenizers import train_tokenizer
+from gpt2_interp.synthetic.running_text import pretraining_texts
 
 # Fewer of everything that a snapshot measures beside the run's own probes.
 FEWER = {
-    "gpt2_interp.probes.TRAINING": 8,
-    "gpt2_interp.probes.CONTROL": 8,
-    "gpt2_interp.probes.TWINS": 8,
-    "gpt2_interp.contrasts.SEQUENCES": 8,
-    "gpt2_interp.noise.N_PERTURBATION": 2,
-    "gpt2_interp.recorder.N_PERTURBATION": 2,
+    "gpt2_interp.probes.choose.TRAINING": 8,
+    "gpt2_interp.probes.choose.CONTROL": 8,
+    "gpt2_interp.probes.choose.TWINS": 8,
+    "gpt2_interp.probes.contrasts.SEQUENCES": 8,
+    "gpt2_interp.recording.bands.N_PERTURBATION": 2,
+    "gpt2_interp.recording.recorder.N_PERTURBATION": 2,
 }
 N_LAYER, N_HEAD, N_EMBD, N_POSITIONS = 2, 2, 32, 384
 

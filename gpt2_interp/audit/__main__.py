@@ -11,7 +11,7 @@ import json
 
 from gpt2_interp import startup
 from gpt2_interp.errors import run_script
-from gpt2_interp.synthetic_corpus import SOURCES, SPLITS
+from gpt2_interp.synthetic.rows import SOURCES, SPLITS
 
 
 def readable(row: dict) -> str:
@@ -32,7 +32,7 @@ def print_rows(args: argparse.Namespace) -> None:
     """The rows or texts that the flags ask for."""
     count = args.count or 3
     if args.source == "pretraining":
-        from gpt2_interp.synthetic_text import pretraining_texts  # it imports this module
+        from gpt2_interp.synthetic.running_text import pretraining_texts  # it imports this module
 
         for text in pretraining_texts(count, args.seed):
             print(json.dumps({"text": text}, ensure_ascii=False) if args.jsonl else text + "\n")
@@ -44,8 +44,8 @@ def print_rows(args: argparse.Namespace) -> None:
 def print_audit(args: argparse.Namespace) -> None:
     """The audit, as text or JSON."""
     startup.prepare({"--tokenizer_name": args.tokenizer_name} if args.tokenizer_name else {})
-    from gpt2_interp.synthetic_audit import audit  # these import torch, for which rows need not wait
-    from gpt2_interp.synthetic_verdict import report
+    from gpt2_interp.audit.counts import audit  # these import torch, for which rows need not wait
+    from gpt2_interp.audit.verdict import report
 
     result = audit(args.count or 200, args.seed, args.model_path, args.tokenizer_name)
     print(json.dumps(result, indent=2) if args.json else report(result))

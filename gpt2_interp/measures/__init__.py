@@ -1,1 +1,1 @@
-"""Pure measures: arrays in, arrays out; each has one row in `gpt2_interp.snapshots.MEASURES`."""
+"""Pure measures: arrays in, arrays out; each has one row in `gpt2_interp.snapshots.store.MEASURES`."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_interp.examples import Example
+from gpt2_interp.data.examples import Example
 
 
 def copied_tokens(example: Example) -> np.ndarray:

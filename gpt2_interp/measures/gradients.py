@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from gpt2_interp.anatomy import find_gpt2, measured_modules
+from gpt2_interp.model.anatomy import find_gpt2, measured_modules
 
 REST = "biases and layer norms"
 # wte.weight, h.0.attn.c_attn.weight, and PEFT's names inside the same module: ...c_attn.base_layer.weight,

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpt2_interp.measure_table import POOLINGS, REFERENCES, SPREAD
 from gpt2_interp.measures.similarities import centred, cka_of_grams, cosines, shared_neighbours, spearman
+from gpt2_interp.snapshots.table import POOLINGS, REFERENCES, SPREAD
 
 MINIMUM_PROBES = 4  # the debiased HSIC divides by n (n - 3)
 N_COMPONENTS = 16  # of Procrustes

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt2_interp.measure_table import HALVES
+from gpt2_interp.snapshots.table import HALVES
 
 
 class NeuronStatistics:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpt2_interp.anatomy import columns_are_outputs, find_gpt2, matrix_parts, measured_modules
-from gpt2_interp.base_weights import BaseWeights, weight_deltas
-from gpt2_interp.measure_table import N_INTRUDER, N_SINGULAR
+from gpt2_interp.model.anatomy import columns_are_outputs, find_gpt2, matrix_parts, measured_modules
+from gpt2_interp.model.base_weights import BaseWeights, weight_deltas
+from gpt2_interp.snapshots.table import N_INTRUDER, N_SINGULAR
 
 NEGLIGIBLE = 1e-6  # of the largest singular value: float32 weights can't tell less from rounding, so it counts as 0
 BLOCK = 4096  # rows that are held in float64 at a time

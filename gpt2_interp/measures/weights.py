@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpt2_interp.anatomy import find_gpt2, frobenius_norm
-from gpt2_interp.base_weights import weight_deltas
+from gpt2_interp.model.anatomy import find_gpt2, frobenius_norm
+from gpt2_interp.model.base_weights import weight_deltas
 
 if TYPE_CHECKING:
-    from gpt2_interp.base_weights import BaseWeights
+    from gpt2_interp.model.base_weights import BaseWeights
 
 
 def weight_measures(model: nn.Module, base: BaseWeights) -> dict[str, np.ndarray]:

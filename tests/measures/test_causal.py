@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 
-from gpt2_interp.examples import Example
+from gpt2_interp.data.examples import Example
 from gpt2_interp.measures.causal import context_gain, copied_tokens, twin_effect
 
 

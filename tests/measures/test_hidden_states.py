@@ -6,7 +6,6 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import spearmanr
 
-from gpt2_interp.measure_table import HIDDEN, POOLINGS
 from gpt2_interp.measures.hidden_states import (
     anisotropy,
     anisotropy_top3,
@@ -21,6 +20,7 @@ from gpt2_interp.measures.hidden_states import (
     procrustes_chance,
     rsa,
 )
+from gpt2_interp.snapshots.table import HIDDEN, POOLINGS
 
 RNG = np.random.default_rng(0)
 
@@ -256,5 +256,7 @@ def test_states_without_spread_or_not_finite_are_nan(X):
 
 
 def test_needs_no_torch():
-    code = "import sys, gpt2_interp.measures.hidden_states, gpt2_interp.snapshots; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, gpt2_interp.measures.hidden_states, gpt2_interp.snapshots.store; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

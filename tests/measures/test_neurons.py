@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2_interp.derived import most_changed, neuron_change
-from gpt2_interp.measure_table import NEURONS
+from gpt2_interp.analysis.derived import most_changed, neuron_change
 from gpt2_interp.measures.neurons import NeuronStatistics
+from gpt2_interp.snapshots.table import NEURONS
 
 
 def test_equals_loops_over_several_batches():

@@ -4,11 +4,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2_interp.anatomy import matrix_names
-from gpt2_interp.base_weights import BaseWeights, weight_deltas
-from gpt2_interp.derived import CURVE, intruder_curve, intruders
-from gpt2_interp.measure_table import N_INTRUDER, N_SINGULAR
+from gpt2_interp.analysis.derived import CURVE, intruder_curve, intruders
 from gpt2_interp.measures.spectra import intruder_cosines, singular_values, spectra, stable_rank
+from gpt2_interp.model.anatomy import matrix_names
+from gpt2_interp.model.base_weights import BaseWeights, weight_deltas
+from gpt2_interp.snapshots.table import N_INTRUDER, N_SINGULAR
 from tests.measures.test_weights import disturb
 
 SHAPES = [(40, 12), (12, 40), (16, 16)]  # tall, as the embeddings; wide, as c_fc; square

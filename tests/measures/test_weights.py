@@ -6,9 +6,9 @@ import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2_interp.anatomy import find_gpt2, matrix_names
-from gpt2_interp.base_weights import BaseWeights, weight_deltas
 from gpt2_interp.measures.weights import weight_measures
+from gpt2_interp.model.anatomy import find_gpt2, matrix_names
+from gpt2_interp.model.base_weights import BaseWeights, weight_deltas
 
 ALL_MATRICES = ["c_attn", "c_proj", "c_fc"]
 

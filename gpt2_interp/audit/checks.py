@@ -1,0 +1,274 @@
+"""Does a model state a value because the article says so? Slot accuracy under deletions, and twins.
+
+A deletion takes from an article what a fact stands on. A twin is the same article with one fact's value swapped for
+another of as many tokens: a model that uses the value prefers each of the two behind its own article.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from peft import PeftConfig, PeftModel
+from tqdm import tqdm
+
+from gpt2_interp.data.examples import Example, ExampleBuilder
+from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.evaluation.facts import occurrences, states
+from gpt2_interp.generation.generate import generate
+from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.model.load import load_base
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.model.tokenizers import load_tokenizer
+from gpt2_interp.probes.known_answers import (
+    Question,
+    equal_twin,
+    first_difference,
+    plan_of,
+    sentence_spans,
+    token_counter,
+)
+from gpt2_interp.run_paths import MODEL_OUTPUTS, RunPaths
+from gpt2_interp.statistics.intervals import estimate
+from gpt2_interp.synthetic.news_wordings import EVENTS
+from gpt2_interp.synthetic.rows import GOLD_NAMES, SLOTS
+from gpt2_interp.synthetic.templates import Plan, expand, parse, render_target
+from gpt2_interp.synthetic.world import generator
+
+DEFAULT_MODEL = "model_outputs/quickstart/best_model"
+BATCH_SIZE = 64
+NEW_TOKENS = 16  # more than any value has
+
+
+def by_slot(values: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """`estimate` of values [row, slot] over all slots and for each."""
+    return {"all": estimate(values)} | {slot: estimate(values[:, [i]]) for i, slot in enumerate(SLOTS)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Deletions
+# ---------------------------------------------------------------------------------------------------------------------
+def delete(article: str, spans: Sequence[Sequence[int]]) -> str:
+    """The article without these spans; what is left is joined by single spaces."""
+    parts, at = [], 0
+    for start, end in sorted(spans):
+        parts.append(article[at:start].strip())
+        at = max(at, end)
+    parts.append(article[at:].strip())
+    return " ".join(filter(None, parts))
+
+
+def deletions(row: Mapping, fact: Mapping) -> dict[str, str]:
+    """What is left of the article for one fact under each condition."""
+    article, sentences, gold = row["article"], sentence_spans(row), tuple(fact["sentence_span"])
+    mentions = [(a, b) for a, b in sentences if any(a <= start < b for start, _ in fact["value_spans"])]
+    return {
+        "whole article": article,
+        "gold sentence deleted": delete(article, [gold]),
+        "all mentions deleted": delete(article, mentions),
+        "gold sentence alone": delete(article, [span for span in sentences if span != gold]),
+        "no source (the prior)": "",
+    }
+
+
+def chance(text: str, fact: Mapping, plan: Plan) -> float:
+    """Chance that a value of the fact's type, drawn from those that the text mentions, is the fact's; 0 if none is."""
+    candidates = [value for value in plan.values.values() if value.type == fact["type"] and states(text, value.forms)]
+    return states(text, fact["forms"]) / max(1, len(candidates))
+
+
+def told_before(row: Mapping, fact: Mapping) -> str:
+    """A highlight of the row up to the fact's value, as training sees it: with a space before it, none at its end.
+
+    It is told in a wording of its event in which the value doesn't begin a sentence, where any wording might go on.
+    """
+    event, plan = plan_of(row)
+    rng = generator("asked", row["id"], fact["slot"])
+    for wording in EVENTS[event]["highlights"][0]:
+        text, spans = render_target(replace(plan, target=expand(rng, parse(wording), GOLD_NAMES)))
+        before = text[: spans[fact["slot"]][0]]
+        if before and not before.endswith("\n"):
+            return " " + before.rstrip(" ")
+    raise AssertionError(f"every highlight of {event} has {fact['slot']} at the beginning of a sentence")
+
+
+def begins_with(text: str, forms: Sequence[str]) -> bool:
+    """Whether the text begins with one of the forms, as whole words."""
+    return any(start == 0 for form in forms for start, _ in occurrences(text, form))
+
+
+def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> dict[str, dict]:
+    """Per condition and slot: percent of facts whose value the model says next, and the chance of that.
+
+    It goes on (greedily) behind the words of a highlight up to the value. So each slot is asked for by itself: a
+    summary written freely stumbles over the first fact that a deletion took from it, and never comes to the others.
+    """
+    texts = [[deletions(row, fact) for fact in row["facts"]] for row in rows]
+    asked = [[told_before(row, fact) for fact in row["facts"]] for row in rows]
+    # Many are equal: a number rarely recurs, so deleting all its mentions deletes its gold sentence only.
+    unique = list(
+        dict.fromkeys(
+            (text, told)
+            for several, tolds in zip(texts, asked, strict=True)
+            for left, told in zip(several, tolds, strict=True)
+            for text in left.values()
+        )
+    )
+    ids = builder.tokenizer([told for _, told in unique], add_special_tokens=False)["input_ids"]
+    room = max(map(len, ids)) + NEW_TOKENS
+    prompts = [builder.prompt_ids(text, room) + told for (text, _), told in zip(unique, ids, strict=True)]
+    settings = DecodingSettings("greedy", max_new_tokens=NEW_TOKENS)
+    written = generate(model, builder.tokenizer, prompts, settings, batch_size=BATCH_SIZE, description="deletions")
+    outputs = {key: sequences[0].text.strip() for key, sequences in zip(unique, written, strict=True)}
+    plans = [plan_of(row)[1] for row in rows]
+    report = {}
+    for condition in texts[0][0]:
+        stated, at_random = np.zeros((2, len(rows), len(SLOTS)))
+        for i, row in enumerate(rows):
+            for j, fact in enumerate(row["facts"]):
+                text = texts[i][j][condition]
+                stated[i, j] = 100 * begins_with(outputs[text, asked[i][j]], fact["forms"])
+                at_random[i, j] = 100 * chance(text, fact, plans[i])
+        chances = {"all": at_random.mean(), **dict(zip(SLOTS, at_random.mean(axis=0), strict=True))}
+        report[condition] = {
+            slot: numbers | {"chance": float(chances[slot])} for slot, numbers in by_slot(stated).items()
+        }
+    return report
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Twins
+# ---------------------------------------------------------------------------------------------------------------------
+@torch.inference_mode()
+def preferences(
+    model, examples: Sequence[Example], questions: Sequence[Sequence[Question]], pad_id: int
+) -> list[list[float]]:
+    """For each question (position, a, b) of an example log p(a) - log p(b) in nats, given the tokens before."""
+    device = next(model.parameters()).device
+    answers: list[list[float]] = [[] for _ in examples]
+    order = sorted((i for i in range(len(examples)) if questions[i]), key=lambda i: len(examples[i].input_ids))
+    for start in tqdm(range(0, len(order), BATCH_SIZE), desc="twins", leave=False):
+        rows = order[start : start + BATCH_SIZE]
+        input_ids = torch.full((len(rows), max(len(examples[i].input_ids) for i in rows)), pad_id)
+        for row, i in enumerate(rows):
+            input_ids[row, : len(examples[i].input_ids)] = torch.tensor(examples[i].input_ids)
+        # Padding on the right needs no mask: nothing that is asked about stands behind it.
+        hidden = model.transformer(input_ids=input_ids.to(device), use_cache=False).last_hidden_state
+        asked = [(row, *question) for row, i in enumerate(rows) for question in questions[i]]
+        which, position, a, b = torch.tensor(asked, device=device).T
+        logits = model.lm_head(hidden[which, position - 1]).float()  # [question, vocab]
+        differences = (logits.gather(1, a[:, None]) - logits.gather(1, b[:, None])).squeeze(1).tolist()
+        for (row, *_), difference in zip(asked, differences, strict=True):
+            answers[rows[row]].append(difference)
+    return answers
+
+
+def twin_test(model, builder: ExampleBuilder, rows: Sequence[dict], tokenizers: Sequence) -> dict[str, np.ndarray]:
+    """Of each row's twins, [row, slot], NaN without one: "effect" in nats, and "right", 1 if both orders are, else 0.
+
+    Both are read at the first target token where the values v and v' differ, behind the articles x and x':
+    effect = 1/2 [log p(v|x) - log p(v'|x) + log p(v'|x') - log p(v|x')].
+    """
+    count = token_counter(tokenizers)
+    pairs = {
+        (i, j): other
+        for i, row in enumerate(tqdm(rows, desc="making twins", leave=False))
+        for j, slot in enumerate(SLOTS)
+        if (other := equal_twin(row, slot, count))
+    }
+    examples, _ = as_examples(builder, [*rows, *pairs.values()])
+    own, others = examples[: len(rows)], examples[len(rows) :]
+    questions: list[list[Question]] = [[] for _ in examples]
+    for k, ((i, _), other) in enumerate(zip(pairs, others, strict=True), start=len(rows)):
+        asked = first_difference(own[i], other)
+        questions[i].append(asked)
+        questions[k].append(asked)
+    answers = preferences(model, examples, questions, builder.tokenizer.pad_token_id)
+    effect, right = np.full((2, len(rows), len(SLOTS)), np.nan)
+    asked_so_far = [iter(row) for row in answers[: len(rows)]]
+    for (i, j), (swapped,) in zip(pairs, answers[len(rows) :], strict=True):
+        kept = next(asked_so_far[i])
+        effect[i, j] = (kept - swapped) / 2
+        right[i, j] = kept > 0 > swapped
+    return {"effect": effect, "right": right}
+
+
+def as_examples(builder: ExampleBuilder, rows: Sequence[Mapping]) -> tuple[list[Example], int]:
+    """News rows as training sees them, and how many articles were cut. Raises InputError if a highlight is too long."""
+    examples, report = builder.build(
+        {"id": row["id"], "source": row["article"], "target": row["highlights"]} for row in rows
+    )
+    if report.too_long_targets:
+        raise InputError(
+            f"highlights don't fit the model's context of {builder.n_positions} tokens; take another model."
+        )
+    return examples, report.cut_sources
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All of it
+# ---------------------------------------------------------------------------------------------------------------------
+def load_model(path: str):
+    """Model (float32; adapters merged into their base) and tokenizer from a folder. Raises InputError."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"--model_path {path} is not a folder; give one that holds a model, such as best_model/.")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if not (folder / "adapter_config.json").exists():
+        model, tokenizer = load_base(ModelArguments(model_name_or_path=path), 0, ())
+        return model.to(device).eval(), tokenizer
+    try:
+        base_path = PeftConfig.from_pretrained(path).base_model_name_or_path
+        base, _ = load_base(ModelArguments(model_name_or_path=base_path), 0, ())
+        model = PeftModel.from_pretrained(base, path).merge_and_unload()
+    except (OSError, ValueError) as error:
+        raise InputError(f"the adapter in {path} can't be loaded: {first_line(error)}.") from None
+    return model.to(device).eval(), load_tokenizer(path)
+
+
+def lengths_of_run(path: str) -> tuple[int, int]:
+    """(max_source_length, max_target_length) that the model was trained with; 256 and 64 if that is not known."""
+    folder = Path(path).resolve()
+    if folder.parent.parent.name == MODEL_OUTPUTS:
+        run_file = RunPaths(folder.parent.name, folder.parent.parent.parent).metrics / "run.json"
+        if run_file.is_file():
+            run = json.loads(run_file.read_text(encoding="utf-8"))
+            if run["task"] != "summarization":
+                raise InputError(f"{path} was trained for {run['task']}; the audit needs a model that summarizes news.")
+            return run["arguments"]["max_source_length"], run["arguments"]["max_target_length"]
+    return 256, 64
+
+
+def check_model(path: str, model, tokenizer, rows: Sequence[dict], more_tokenizers: Sequence = ()) -> dict:
+    """Slot accuracy, twins, and how many rows attributions may be scored on; shares in percent, effects in nats."""
+    max_source, max_target = lengths_of_run(path)
+    builder = ExampleBuilder(tokenizer, "summarization", max_source, max_target, model.config.n_positions)
+    _, cut = as_examples(builder, rows)
+    twins = twin_test(model, builder, rows, [tokenizer, *more_tokenizers])
+    effect, right = by_slot(twins["effect"]), by_slot(100 * twins["right"])
+    found = np.isfinite(twins["right"])
+    pairs = {"all": found, **{slot: found[:, i] for i, slot in enumerate(SLOTS)}}
+    passed = twins["right"] == 1  # a pair without a twin shows nothing
+    return {
+        "path": path,
+        "rows": len(rows),
+        "sources cut": cut,
+        "slot accuracy": slot_accuracy(model, builder, rows),
+        "twins": {
+            slot: {
+                "effect": effect[slot],
+                "accuracy": right[slot],
+                "pairs": int(one.sum()),
+                "no twin": int((~one).sum()),
+            }
+            for slot, one in pairs.items()
+        },
+        "kept": {"rows": estimate(100.0 * passed.all(axis=1, keepdims=True)), "pairs": estimate(100.0 * passed)},
+    }

@@ -1,0 +1,116 @@
+"""Combinations of flags that can't work, refused by name."""
+
+from __future__ import annotations
+
+from transformers import TrainingArguments
+
+from gpt2_interp.cli.training_flags import ExperimentArguments
+from gpt2_interp.data.mixture import pairs, weights
+from gpt2_interp.data.settings import DataArguments
+from gpt2_interp.errors import InputError
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.snapshots.schedule import Schedule, check_groups
+
+
+def validate(
+    model: ModelArguments, data: DataArguments, experiment: ExperimentArguments, training: TrainingArguments
+) -> None:
+    """Refuse, by the flag's name, what can't work. Raises InputError."""
+    if experiment.resume and experiment.overwrite:
+        raise InputError(
+            "--resume and --overwrite exclude each other: one goes on with the earlier run, one deletes it."
+        )
+    Schedule.parse(experiment.snapshot_schedule)
+    check_groups(experiment.measures)
+    if model.model_name_or_path and model.config_name:
+        raise InputError(
+            "--model_name_or_path loads weights and --config_name starts without them: give one of the two."
+        )
+    if not (model.model_name_or_path or model.config_name):
+        raise InputError(
+            "give a base model with --model_name_or_path, or a shape for random weights with --config_name."
+        )
+    if not model.config_name and (model.config_overrides or model.new_tokenizer_size or model.copying_start):
+        raise InputError(
+            "--config_overrides, --new_tokenizer_size and --copying_start describe a model from random weights: "
+            "give --config_name."
+        )
+    if model.new_tokenizer_size and model.tokenizer_name:
+        raise InputError("--new_tokenizer_size learns a tokenizer and --tokenizer_name loads one: give one of the two.")
+    if model.new_tokenizer_size and model.new_tokenizer_size < 300:
+        raise InputError("--new_tokenizer_size must be at least 300: 256 bytes come first.")
+    if model.tuning == "lora" and model.config_name:
+        raise InputError(
+            "--tuning lora needs trained weights to adapt: give --model_name_or_path, or train all with --tuning full."
+        )
+    _validate_data(data)
+    for name in ("max_source_length", "max_target_length"):
+        if getattr(data, name) < 1:
+            raise InputError(f"--{name} must be at least 1.")
+    for name in ("max_train_samples", "max_eval_samples", "max_predict_samples"):
+        value = getattr(data, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1.")
+    if experiment.probe_samples < 8:
+        raise InputError("--probe_samples must be at least 8: fewer say nothing about the model.")
+    if training.learning_rate <= 0:
+        raise InputError("--learning_rate must be above 0.")
+    if experiment.early_stopping_patience is not None and experiment.early_stopping_patience < 1:
+        raise InputError("--early_stopping_patience must be at least 1.")
+    if experiment.samples_per_checkpoint < 0:
+        raise InputError("--samples_per_checkpoint must be at least 0.")
+    if experiment.num_beams < 1:
+        raise InputError("--num_beams must be at least 1.")
+    if training.save_strategy not in ("steps", "epoch"):
+        raise InputError("--save_strategy must be steps or epoch: a snapshot belongs to every checkpoint.")
+    if training.n_gpu > 1:
+        training._n_gpu = 1  # one process, one device: torchrun takes several (nn.DataParallel would cut packed rows)
+    complete_batch(experiment, training)
+    # A checkpoint is evaluated, so that best_model/ can be chosen among them.
+    training.eval_strategy = training.save_strategy
+    training.eval_steps = training.save_steps
+
+
+def complete_batch(experiment: ExperimentArguments, training: TrainingArguments) -> None:
+    """The batch size or the accumulation that follows from the flags; both stay None where memory is to decide.
+
+    What a preset says counts as given. Raises InputError.
+    """
+    rows, accumulated = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    effective = experiment.effective_batch_size
+    given = {
+        "effective_batch_size": effective,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": accumulated,
+    }
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1.")
+    if rows is None and accumulated is None:
+        return
+    processes = training.world_size
+    known = (rows or 1) * (accumulated or 1) * processes
+    if effective is not None:
+        if effective % known or (rows and accumulated and effective != known):
+            names = " and ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+            raise InputError(f"{names} contradict each other on {processes} device(s): leave one of them out.")
+        rows, accumulated = rows or effective // known, accumulated or effective // known
+    training.per_device_train_batch_size = rows or 8  # as the Trainer has it
+    training.gradient_accumulation_steps = accumulated or 1
+
+
+def _validate_data(data: DataArguments) -> None:
+    """Refuse, by the flag's name, data that can't be had or used. Raises InputError."""
+    if sum(map(bool, (data.dataset_name, data.train_file, data.mixture))) != 1:
+        raise InputError("give the training data with one of --dataset_name, --train_file and --mixture.")
+    if (data.validation_file or data.test_file) and not data.train_file:
+        raise InputError("--validation_file and --test_file belong to --train_file: give that too.")
+    if data.mixture and data.task != "creative_writing":
+        raise InputError("--mixture is of creative writing: give --task creative_writing.")
+    foreign = set(pairs("--source_files", data.source_files)) - set(weights(data.mixture) if data.mixture else ())
+    if foreign:
+        raise InputError(f"--source_files: {', '.join(sorted(foreign))} is not in --mixture; give it a weight there.")
+    if data.block_size is not None and (data.block_size < 8 or data.task != "creative_writing"):
+        raise InputError("--block_size must be at least 8, and is for --task creative_writing: a summary is never cut.")
+    if not 0 < data.validation_split_percentage <= 50:
+        raise InputError("--validation_split_percentage must be above 0 and at most 50.")

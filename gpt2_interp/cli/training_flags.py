@@ -1,0 +1,116 @@
+"""Every flag of gpt2_summarization.py, and its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+
+from gpt2_interp.data.settings import DataArguments
+from gpt2_interp.flags import flag, flags
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.snapshots.table import GROUPS
+
+
+@dataclass
+class ExperimentArguments:
+    _argument_group_name = "experiment"
+
+    effective_batch_size: int | None = flag(
+        None,
+        "Examples of one optimizer step, over all devices and accumulated batches; 16 where neither "
+        "--per_device_train_batch_size nor --gradient_accumulation_steps is given, and those two are then chosen by "
+        "the memory that is free.",
+    )
+    probe_samples: int = flag(256, "Held-out examples that every snapshot measures.")
+    snapshot_schedule: str = flag(
+        "checkpoints",
+        "When to measure, besides step 0 and the last step: at checkpoints, every so many steps (a number), or log "
+        "(steps 1, 2, 4, 8, ...).",
+    )
+    measures: list[str] = flags(
+        ["all"],
+        f"Which groups of measures: {', '.join(GROUPS)}; or all, without those that would cost more than 1% of the "
+        "training (said when it begins). docs/metrics.md defines each.",
+    )
+    precision: str = flag(
+        "auto",
+        "fp32, bf16 or fp16 (autocast; weights and optimizer stay fp32), or auto: what trains a block of this model "
+        "faster on this device.",
+        choices=["auto", "fp32", "bf16", "fp16"],
+    )
+    num_beams: int = flag(1, "Beams when summaries are generated; 1 is greedy.")
+    samples_per_checkpoint: int = flag(
+        16,
+        "Outputs generated at every checkpoint, for samples.jsonl and sample_quality.png, which takes 8; TensorBoard "
+        "shows 4 of them.",
+    )
+    early_stopping_patience: int | None = flag(
+        None, "Stop after so many evaluations in a row without improvement of --metric_for_best_model."
+    )
+    resume: bool = flag(False, "Go on from the newest intact checkpoint of this --run_name.")
+    overwrite: bool = flag(False, "Delete an earlier run of this --run_name first.")
+    root: str = flag(".", "Folder that holds checkpoints/, model_outputs/, logs/ and the other output folders.")
+
+
+@dataclass
+class RunTrainingArguments(TrainingArguments):
+    """Hugging Face's TrainingArguments with this pipeline's defaults; output_dir follows from run_name."""
+
+    _argument_group_name = "training (Hugging Face TrainingArguments)"
+
+    report_to: None | str | list[str] = flag(
+        "tensorboard", "Where scalars go; tensorboard writes under logs/<run_name>."
+    )
+    per_device_train_batch_size: int | None = flag(
+        None, "Examples that a device takes at a time; see --effective_batch_size."
+    )
+    gradient_accumulation_steps: int | None = flag(
+        None, "Batches whose gradients are added up before an optimizer step; see --effective_batch_size."
+    )
+    logging_steps: float = flag(10, "Log loss, learning rate and gradient norm every so many steps.")
+    save_steps: float = flag(500, "Checkpoint, snapshot and evaluation every so many steps (< 1: share of the run).")
+    save_strategy: str = flag("steps", "When checkpoints and snapshots are made: steps or epoch.")
+    logging_nan_inf_filter: bool = flag(False, "Hide non-finite losses from the log (the Trainer's default; not ours).")
+    use_cache: bool = flag(True, "What the saved config says about caching in generation (training never caches).")
+    metric_for_best_model: str | None = flag("eval_loss", "What chooses best_model/.")
+    greater_is_better: bool | None = flag(False, "Whether more of it is better.")
+    ddp_timeout: int = flag(
+        86400, "Seconds that the other processes wait for the first one, which alone measures, scores and writes."
+    )
+    train_sampling_strategy: str = flag(
+        "group_by_length", "Order of training rows: random, sequential, or group_by_length (less padding)."
+    )
+
+
+WHOLE_MODEL = "a snapshot needs the whole model in one process; torchrun alone trains on several devices"
+
+
+# Flags of TrainingArguments that this pipeline decides itself.
+REFUSED = {
+    "--fsdp": WHOLE_MODEL,
+    "--deepspeed": WHOLE_MODEL,
+    "--bf16": "give --precision bf16",
+    "--fp16": "give --precision fp16",
+    "--output_dir": "checkpoints go to checkpoints/<run_name>; give --run_name",
+    "--resume_from_checkpoint": "--resume finds the newest checkpoint of the run",
+    "--load_best_model_at_end": "best_model/ and final_model/ are both kept",
+    "--eval_strategy": "each checkpoint is evaluated; give --save_strategy",
+    "--eval_steps": "each checkpoint is evaluated; give --save_steps",
+    "--save_only_model": "a checkpoint holds all that --resume needs; give --save_total_limit to keep fewer",
+    "--ignore_data_skip": "a resumed run goes on with the batches that come next",
+    "--enable_jit_checkpoint": "SIGTERM always saves a checkpoint",
+}
+
+
+ALL_ARGUMENTS = (ModelArguments, DataArguments, ExperimentArguments, RunTrainingArguments)
+
+
+def as_settings(*groups: Any) -> dict[str, Any]:
+    """All settings as plain JSON values, for run.json (TrainingArguments through its own to_dict, tokens masked)."""
+    settings: dict[str, Any] = {}
+    for group in groups:
+        values = group.to_dict() if isinstance(group, TrainingArguments) else vars(group)
+        settings.update({key: value for key, value in values.items() if not key.startswith("_")})
+    return settings

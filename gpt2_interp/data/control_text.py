@@ -1,0 +1,152 @@
+"""General text, which nothing is trained on: a change that is as large there is no change of the task."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2_interp.data import local_files
+from gpt2_interp.data.mixture import SHORTEST_TEXT, SOURCES
+from gpt2_interp.data.settings import DataArguments
+from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.files import cache_folder, write_atomically
+from gpt2_interp.startup import is_offline
+from gpt2_interp.synthetic.rows import SOURCES as EMBEDDED_ROWS
+
+Row = dict[str, Any]
+COUNT = 64
+CANDIDATES = 10_000  # texts of a file among which some are drawn
+BEGINNING = 100  # characters that tell most texts apart
+OTHER_TEXT = {"synthetic_news": "synthetic_stories", "synthetic_stories": "synthetic_news"}  # what else is embedded
+
+
+def load_control(
+    data: DataArguments, seed: int, training: Sequence[Row], count: int = COUNT
+) -> tuple[list[Row], str, list[str]]:
+    """(`count` rows of plain text or fewer, where they come from, notes); no rows and a note where there is none.
+
+    --control_file if given; beside an embedded source the other one's texts; beside rows from the Hub, paragraphs of
+    WikiText's test split. Texts that are training rows are left out. Raises InputError for a bad --control_file only.
+    """
+    if data.control_file:
+        texts, where, notes = _file_texts(Path(data.control_file), data.text_unit), data.control_file, []
+    elif (data.dataset_name or "").startswith("synthetic_"):
+        return _embedded(OTHER_TEXT.get(data.dataset_name, "synthetic_news"), seed, count)
+    elif data.dataset_name or _streamed(data):
+        texts, where, notes = _wikitext()
+    else:
+        return [], "", ["no general text to hold the changes against: give some with --control_file"]
+    fresh = _not_among(texts, training)
+    if len(fresh) < len(texts):
+        notes.append(f"{len(texts) - len(fresh)} texts of {where} are training rows: they are no general text")
+    chosen = sorted(random.Random(f"{seed} control").sample(range(len(fresh)), min(count, len(fresh))))
+    return [_row(f"control-{i:06d}", fresh[i]) for i in chosen], where, notes
+
+
+def _row(identity: str, text: str, cluster: str | None = None) -> Row:
+    return {"id": identity, "cluster": cluster or identity, "source": "", "target": text}
+
+
+def _streamed(data: DataArguments) -> bool:
+    """Whether some source of the mixture comes from the Hub."""
+    return any(word.partition("=")[0] not in {f.partition("=")[0] for f in data.source_files} for word in data.mixture)
+
+
+# --- where texts come from ---------------------------------------------------------------------------------------
+
+
+def _embedded(source: str, seed: int, count: int) -> tuple[list[Row], str, list[str]]:
+    """Held-out texts of an embedded source; no training row is like them."""
+    made = EMBEDDED_ROWS[source](count, seed, "validation")
+    column, cluster = ("story", "plot") if source == "synthetic_stories" else ("article", "event")
+    rows = [_row(row["id"], row[column], row[cluster]) for row in made]
+    return rows, f"{source} (seed {seed}, split validation)", []
+
+
+def _file_texts(path: Path, text_unit: str) -> list[str]:
+    """The first CANDIDATES texts of a local file; captions and stubs only where there is nothing longer."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the path given to --control_file.")
+    texts = []
+    for where, record in itertools.islice(local_files.records(path, text_unit), CANDIDATES):
+        text = record[_text_column(record, where)]
+        if not isinstance(text, str):
+            raise InputError(f"{where} of --control_file: what stands in column 'text' is not text; correct it.")
+        if text.strip():
+            texts.append(text.strip())
+    if not texts:
+        raise InputError(f"{path} has no text; give another --control_file.")
+    return [text for text in texts if len(text) >= SHORTEST_TEXT] or texts
+
+
+def _text_column(record: dict, where: str) -> str:
+    if "text" in record:
+        return "text"
+    columns = [name for name, value in record.items() if isinstance(value, str) and name != "id"]
+    if len(columns) != 1:
+        raise InputError(
+            f"{where} of --control_file has no column 'text' and not exactly one other with text: it has "
+            f"{', '.join(map(repr, record))}; name the right one 'text'."
+        )
+    return columns[0]
+
+
+def _wikitext() -> tuple[list[str], str, list[str]]:
+    """Paragraphs of WikiText-103's test split, kept locally once they were read."""
+    source = SOURCES["wikitext"]
+    path = cache_folder() / "samples" / f"wikitext-{source.revision[:8]}-test.jsonl"
+    if not path.is_file():
+        why = "the Hugging Face Hub can't be reached" if is_offline() else _download(path)
+        if why:
+            note = f"no general text to hold the changes against: WikiText can't be had ({why}); give a --control_file"
+            return [], source.address, [note]
+    records = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    texts = [text.target for record in records if (text := source.read(record)) is not None]
+    return texts, f"{source.address} test", []
+
+
+def _download(path: Path) -> str | None:
+    """Write the split's records to `path`; why not, if that fails: general text is worth no error."""
+    import datasets
+
+    source = SOURCES["wikitext"]
+    try:
+        table = datasets.load_dataset(
+            source.hub_id, source.config, split="test", revision=source.revision, streaming=True
+        )
+        lines = [json.dumps({"text": record["text"]}, ensure_ascii=False) + "\n" for record in table]
+        write_atomically(path, "".join(lines).encode())
+    except Exception as error:  # the library raises many kinds
+        return f"{type(error).__name__}: {first_line(error)}"
+    return None
+
+
+# --- none that is trained on -------------------------------------------------------------------------------------
+
+
+def _not_among(texts: Sequence[str], training: Iterable[Row]) -> list[str]:
+    """The texts, each once, without those that are a source or a target of a training row, but for white space and
+    case."""
+    found = {_normal(text): text for text in texts}
+    beginnings = {_beginning(text) for text in texts}
+    for text in _all_texts(training):
+        if _beginning(text) in beginnings:  # what is cheap first: there may be hundreds of thousands of long texts
+            found.pop(_normal(text), None)
+    return list(found.values())
+
+
+def _all_texts(rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        yield from filter(None, (row["source"], row["target"]))
+
+
+def _beginning(text: str) -> str:
+    return _normal(text.lstrip()[: 4 * BEGINNING])[:BEGINNING]
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split()).casefold()

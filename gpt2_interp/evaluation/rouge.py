@@ -1,0 +1,72 @@
+"""ROUGE with intervals, sentences, and the lead-3 baseline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+import numpy as np
+from rouge_score import rouge_scorer, scoring
+
+from gpt2_interp.statistics.intervals import interval
+
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+class Rouge(evaluate.Metric):
+    """ROUGE F1 (0-100) of each prediction. `evaluate.load("rouge")` would fetch a script from the network."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="ROUGE F1 per example",
+            citation="Lin 2004",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, list[float]]:
+        scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
+        scores: list[dict[str, scoring.Score]] = [
+            # rougeLsum wants one sentence a line
+            scorer.score("\n".join(sentences(reference)), "\n".join(sentences(prediction)))
+            for prediction, reference in zip(predictions, references, strict=True)
+        ]
+        return {kind: [100 * score[kind].fmeasure for score in scores] for kind in ROUGE_TYPES}
+
+
+def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Mean ROUGE (0-100) with 95% bootstrap bounds `<kind>_low`, `<kind>_high`, and `n`."""
+    per_example = Rouge().compute(predictions=list(predictions), references=list(references))
+    scores: dict[str, float] = {"n": len(predictions)}
+    for kind in ROUGE_TYPES:
+        values = np.asarray(per_example[kind])
+        scores[kind] = float(values.mean())
+        if len(values) > 1:
+            scores[f"{kind}_low"], scores[f"{kind}_high"] = interval(lambda x, axis: x.mean(axis=axis), values)
+    return scores
+
+
+_SENTENCE_END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=["'(\[]?[A-Z0-9])""")
+
+
+_ABBREVIATION = re.compile(r"""\b(?:Mr|Mrs|Ms|Dr|St|Prof|Gen|Sen|Rep|Gov|Lt|Col|Sgt|Capt|Jr|Sr|vs|No|[A-Z])\.$""")
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of a text: its lines, cut after . ! ? before a capital or digit, not after a title or an initial."""
+    found = []
+    for line in text.splitlines():
+        start = 0
+        for match in _SENTENCE_END.finditer(line):
+            if not _ABBREVIATION.search(line[start : match.start()]):
+                found.append(line[start : match.end()].strip())
+                start = match.end()
+        found.append(line[start:].strip())
+    return [sentence for sentence in found if sentence]
+
+
+def lead3(text: str) -> str:
+    """The first three sentences, one a line: the baseline that news summaries must beat."""
+    return "\n".join(sentences(text)[:3])

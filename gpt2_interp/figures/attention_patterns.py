@@ -1,0 +1,116 @@
+"""Attention patterns of the heads that changed most, over the steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import PowerNorm
+
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.errors import InputError
+from gpt2_interp.figures.gif import Canvas, gif_bytes, only_one, step_durations
+from gpt2_interp.figures.heads import HEADS_SHOWN, head_evolution
+from gpt2_interp.figures.panels import STYLE, color_map, measure_label
+from gpt2_interp.snapshots.patterns import unfold_patterns
+
+
+@dataclass(frozen=True)
+class PatternEvolution:
+    """patterns: [step, head shown, query, key] of one probe; heads: (layer, head), with their changes in entropy."""
+
+    steps: list[int]
+    probe_id: str
+    tokens: list[str]
+    boundaries: tuple[int, int]  # where the template and the target begin
+    heads: list[tuple[int, int]]
+    changes: list[float]
+    patterns: np.ndarray
+
+
+def pattern_evolution(m: Measurements) -> PatternEvolution:
+    """The shortest pattern probe, the heads whose mean entropy over all probes changed most."""
+    steps, patterns = m.stack("attn_pattern")  # [step, pattern_example, layer, head, query_key]
+    probes = m.probe_set.get("pattern", [])
+    if not probes:
+        raise InputError(f"run {m.paths.run_name!r} has no probe with full attention patterns.")
+    at = min(range(len(probes)), key=lambda i: len(probes[i]["tokens"]))
+    probe, size = probes[at], len(probes[at]["tokens"])
+    change = head_evolution(m).change[-1]  # [layer, head]
+    order = np.argsort(-np.abs(np.nan_to_num(change)), axis=None, kind="stable")[:HEADS_SHOWN]
+    heads = [(int(i // change.shape[1]), int(i % change.shape[1])) for i in order]
+    chosen = np.stack([patterns[:, at, layer, head] for layer, head in heads], axis=1)
+    shown = unfold_patterns(chosen)[..., :size, :size]
+    boundaries = (probe["n_source"], probe["n_source"] + probe["n_template"])
+    changes = [float(change[head]) for head in heads]
+    return PatternEvolution(
+        steps, probe["id"], [readable(t) for t in probe["tokens"]], boundaries, heads, changes, shown
+    )
+
+
+def readable(token: str) -> str:
+    """A token for an axis: GPT-2's Ġ is a space, line breaks get a sign, long ones are cut."""
+    text = token.replace("Ġ", " ").replace("Ċ", "\n").replace("\n", "⏎")
+    text = text.replace(" ", "·") if not text.strip() else text.strip()
+    return text if len(text) <= 12 else text[:11] + "…"
+
+
+def pattern_gif(m: Measurements) -> bytes:
+    data = pattern_evolution(m)
+    n_token = len(data.tokens)
+    with matplotlib.rc_context(STYLE):
+        side = float(np.clip(0.095 * n_token, 3.0, 5.6))
+        columns = min(2, len(data.heads))
+        canvas = Canvas(columns * side + 2.2, -(-len(data.heads) // columns) * side + 1.6, dpi=80)
+        axes = canvas.figure.subplots(-(-len(data.heads) // columns), columns, squeeze=False, sharex=True, sharey=True)
+        images = []
+        for ax, (layer, head), change, first in zip(
+            axes.ravel(), data.heads, data.changes, data.patterns[0], strict=False
+        ):
+            image = ax.imshow(first, cmap=color_map("magma"), norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+            images.append(image)
+            ax.set_title(f"layer {layer}, head {head}: {change:+.2f} bits", fontsize=9)
+            ax.grid(False)
+            for boundary in data.boundaries:
+                if 0 < boundary < n_token:
+                    ax.axhline(boundary - 0.5, color="#7fd4ff", linewidth=0.7)
+                    ax.axvline(boundary - 0.5, color="#7fd4ff", linewidth=0.7)
+        for ax in axes.ravel()[len(data.heads) :]:
+            ax.remove()
+        token_ticks(axes, data.tokens, side)
+        canvas.figure.colorbar(
+            images[0],
+            ax=axes,
+            shrink=0.6,
+            ticks=[0, 0.05, 0.25, 0.5, 1],
+            label=f"{measure_label('attn_pattern')}, square-root scale",
+        )
+        title = canvas.figure.suptitle("\n", fontsize=10)
+        frames = []
+        for i, step in enumerate(data.steps):
+            for image, pattern in zip(images, data.patterns[i], strict=True):
+                image.set_data(pattern)
+            title.set_text(
+                f"{m.paths.run_name} · step {step} · probe {data.probe_id}{only_one(data.steps)}\n"
+                f"the heads whose entropy changed most by step {data.steps[-1]} (mean over all probes)"
+            )
+            frames.append(canvas.frame())
+    return gif_bytes(frames, step_durations(len(frames)))
+
+
+def token_ticks(axes: np.ndarray, tokens: list[str], side: float) -> None:
+    """Token labels at the outer edges, as many as are legible."""
+    every = max(1, -(-len(tokens) // int(side * 14)))
+    shown = range(0, len(tokens), every)
+    size = float(np.clip(side * 60 / len(tokens) * every, 4.5, 8))
+    for ax in axes.ravel():
+        if ax.figure is None:  # removed
+            continue
+        ax.set_xticks(shown, [tokens[i] for i in shown], rotation=90, fontsize=size)
+        ax.set_yticks(shown, [tokens[i] for i in shown], fontsize=size)
+        ax.tick_params(length=0, pad=1)
+    for ax in axes[-1]:
+        ax.set_xlabel("key (attended to)")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("query")

@@ -1,0 +1,162 @@
+"""Which attention heads changed, and by how much more than chance: maps of the changes in claims.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.errors import InputError
+from gpt2_interp.figures.draw_html import maps_plotly
+from gpt2_interp.figures.draw_png import maps_png
+from gpt2_interp.figures.panels import (
+    INSIDE,
+    NO_BAND,
+    SHOWN,
+    MapPanel,
+    figure_title,
+    measure_label,
+    not_measured,
+    symmetric_range,
+)
+from gpt2_interp.snapshots.table import CLAIMED, MEASURE
+from gpt2_interp.statistics.intervals import nan_mean
+
+HEAD_MEASURES = tuple(measure.name for measure in CLAIMED if measure.unit_axes == ("layer", "head"))
+SUBJECT = "Change of every attention head since step 0"
+TITLE = f"{SUBJECT} (framed and counted: claimed; pale: within the band of random changes)"
+
+
+def head_change_panels(m: Measurements) -> list[MapPanel]:
+    """One map [layer, head] for each claimed measure of heads, and one of the exact ablation.
+
+    Raises InputError if claims.json has no change of a head, and says why.
+    """
+    if not any(change["measure"] in HEAD_MEASURES for change in m.claims.get("changes", ())):
+        entries = [m.claims["measures"].get(name, {}) for name in HEAD_MEASURES] if m.claims else []
+        reasons = dict.fromkeys(entry["why_none"] for entry in entries if entry.get("why_none"))
+        why = " ".join(reasons) or "claims.json is missing; visualize_metrics.py writes it."
+        raise InputError(f"run {m.paths.run_name!r} has no tested changes of attention heads: {why}")
+    return [*(_change_map(m, name) for name in HEAD_MEASURES), _ablation_map(m)]
+
+
+def head_changes(m: Measurements, name: str) -> list[tuple[tuple[int, int], dict[str, Any]]]:
+    """((layer, head), change) of one measure, as claims.json has it."""
+    layers, heads = m.labels("layer"), m.labels("head")
+    return [
+        ((layers.index(change["unit"]["layer"]), heads.index(change["unit"]["head"])), change)
+        for change in m.claims.get("changes", ())
+        if change["measure"] == name
+    ]
+
+
+def _change_map(m: Measurements, name: str) -> MapPanel:
+    """Coloured only where the change exceeds the band; without a band nothing is."""
+    changes = head_changes(m, name)
+    if not changes:
+        why = m.claims["measures"].get(name, {}).get("why_none")
+        return MapPanel(name, measure_label(name), note=why or not_measured(name))
+    shape = len(m.labels("layer")), len(m.labels("head"))
+    values, outlined = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    state = np.full(shape, NO_BAND)
+    hover = [[f"layer {i}, head {j}: no value" for j in range(shape[1])] for i in range(shape[0])]
+    for (i, j), change in changes:
+        values[i, j] = np.nan if change["change"] is None else change["change"]
+        state[i, j] = cell_state(change)
+        outlined[i, j] = change["claimed"]
+        hover[i][j] = f"layer {i}, head {j}<br>" + "<br>".join(describe(change, MEASURE[name].unit))
+    bands = [change["band"] for _, change in changes if change["band"] is not None]
+    half = max([symmetric_range(values), *bands])
+    return MapPanel(
+        f"{name}: {outlined.sum()} of {outlined.size}",
+        MEASURE[name].unit,
+        m.labels("layer"),
+        m.labels("head"),
+        values,
+        (-half, half),
+        diverging=True,
+        state=state,
+        outlined=outlined,
+        hover=hover,
+        note="" if bands else "no band was measured: nothing can be claimed (size in grey)",
+    )
+
+
+def cell_state(change: dict[str, Any]) -> int:
+    """SHOWN beyond the band (and the floor of the precision), INSIDE up to it, NO_BAND where there is no band."""
+    if change["band"] is None:
+        return NO_BAND
+    limit = max(change["band"], change["floor"] or 0)
+    return SHOWN if change["change"] is not None and abs(change["change"]) > limit else INSIDE
+
+
+def describe(change: dict[str, Any], unit: str) -> list[str]:
+    """One change in a few short lines."""
+    lines = [
+        f"{signed(change['change'])} ({signed(change['low'])} to {signed(change['high'])}) {unit}",
+        f"from {plain_number(change['before'])} to {plain_number(change['after'])}",
+        "no band" if change["band"] is None else f"band {plain_number(change['band'])}",
+        change["verdict"],
+    ]
+    if change.get("since") is not None:
+        lines[-1] += f", since step {change['since']}"
+    return lines
+
+
+def plain_number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3g}"
+
+
+def _ablation_map(m: Measurements) -> MapPanel:
+    """Mean cost of taking each head away at the last snapshot that measured it; pale where the interval holds 0."""
+    name = "ablation_exact"
+    try:
+        steps, values = m.stack(name)  # [step, few_example, layer, head]
+    except InputError:
+        return MapPanel(name, measure_label(name), note=not_measured(name))
+    mean = nan_mean(values[-1], axis=0)
+    state, outlined = np.full(mean.shape, NO_BAND), np.zeros(mean.shape, dtype=bool)
+    hover = [[f"layer {i}, head {j}: {signed(mean[i, j])}" for j in range(mean.shape[1])] for i in range(len(mean))]
+    for measure in HEAD_MEASURES:
+        for (i, j), change in head_changes(m, measure):
+            bounds = change.get("ablation")
+            if not bounds or bounds["low"] is None:
+                continue
+            state[i, j] = SHOWN if bounds["low"] > 0 or bounds["high"] < 0 else INSIDE
+            outlined[i, j] |= change["verdict"] == "causal"
+            hover[i][j] = (
+                f"layer {i}, head {j}: {signed(mean[i, j])} ({signed(bounds['low'])} to {signed(bounds['high'])})"
+                f" nats/token<br>before training {signed(bounds['before'])}"
+            )
+    half = symmetric_range(mean)
+    return MapPanel(
+        f"{name} at step {steps[-1]}",
+        MEASURE[name].unit,
+        m.labels("layer"),
+        m.labels("head"),
+        mean,
+        (-half, half),
+        diverging=True,
+        state=state,
+        outlined=outlined,
+        hover=hover,
+        note="no interval was computed (size in grey)" if (state == NO_BAND).all() else "framed: a causal change",
+    )
+
+
+def head_changes_png(m: Measurements) -> bytes:
+    panels = head_change_panels(m)
+    n_layer, n_head = len(m.labels("layer")), len(m.labels("head"))
+    width, height = max(3.3, 0.19 * n_head + 1.3), max(2.1, 0.17 * n_layer + 0.9)
+    return maps_png(figure_title(m, TITLE), panels, 4, width, height)
+
+
+def head_changes_plotly(m: Measurements) -> go.Figure:
+    height = max(300, 17 * len(m.labels("layer")) + 140)
+    return maps_plotly(m, head_change_panels(m), SUBJECT, 3, height)

@@ -1,0 +1,109 @@
+"""What was learned, over the optimizer step: losses, use of the source, twins, movement of the hidden states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import plotly.graph_objects as go
+
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.errors import InputError
+from gpt2_interp.figures.draw_html import lines_plotly
+from gpt2_interp.figures.draw_png import lines_png
+from gpt2_interp.figures.over_time import drift_panel, loss_panel
+from gpt2_interp.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, Line, LinePanel, not_measured
+
+BAND = "95% bootstrap over "
+TITLE = f"What was learned (bands: {BAND}the probes in brackets)"
+TWIN_CHANCE = 0.25  # both orders of a pair right by two coin flips
+
+
+def timeline_panels(m: Measurements) -> list[LinePanel]:
+    """Loss, context gain, twin effect, twin accuracy, and displacement on probes and on general text."""
+    return [
+        _losses(m),
+        _panel(
+            m,
+            "Gain from the own source",
+            "NLL other - own source [nats/token]",
+            {
+                "context_gain": ("all tokens", BLUE),
+                "context_gain_copied": ("copied tokens", ORANGE),
+                "context_gain_new": ("new tokens", GREEN),
+            },
+            at=(0, "no gain"),
+        ),
+        _panel(
+            m,
+            "Twins: effect of one swapped fact",
+            "twin_effect [nats]",
+            {"twin_effect": ("effect", BLUE)},
+            at=(0, "no effect"),
+        ),
+        _panel(
+            m,
+            "Twins: both orders right",
+            "twin_right [share of pairs]",
+            {"twin_right": ("accuracy", BLUE)},
+            at=(TWIN_CHANCE, f"chance {TWIN_CHANCE:g}"),
+        ),
+        *_displacements(m),
+    ]
+
+
+def _displacements(m: Measurements) -> list[LinePanel]:
+    """Mean displacement of the probes and of general text, by hidden layer, on one scale."""
+    names = {"hidden_displacement": "Displacement, probes", "control_hidden_displacement": "Displacement, general text"}
+    panels = [drift_panel(m, name, title) for name, title in names.items()]
+    values = [value for panel in panels for line in panel.lines for value in line.y if np.isfinite(value)]
+    if not values or min(values) == max(values):
+        return panels
+    margin = 0.04 * (max(values) - min(values))
+    limits = (float(min(values) - margin), float(max(values) + margin))
+    return [replace(panel, y_limits=limits) if panel.lines else panel for panel in panels]
+
+
+def _losses(m: Measurements) -> LinePanel:
+    """The Trainer's losses beside those of the fixed rows: held out, trained on, and general text."""
+    logged = loss_panel(m)
+    fixed = {
+        "probe_loss": ("probes", BLUE),
+        "training_probe_loss": ("rows trained on", GREEN),
+        "control_probe_loss": ("general text", PURPLE),
+    }
+    lines = [*(replace(line, wide=False) for line in logged.lines), *_lines(m, fixed)]
+    return replace(logged, lines=lines, note="" if lines else "No loss has been measured yet.")
+
+
+def _lines(m: Measurements, names: dict[str, tuple[str, str]]) -> list[Line]:
+    """One line with its band for each measure that the run has; names: {measure: (label, colour)}."""
+    lines = []
+    for name, (label, color) in names.items():
+        try:
+            x, mean, low, high, band = m.mean_with_band(name)
+        except InputError:
+            continue
+        lines.append(Line(f"{label} ({band.removeprefix(BAND)})", x, mean, color, low, high))
+    return lines
+
+
+def _panel(
+    m: Measurements, title: str, y_label: str, names: dict[str, tuple[str, str]], at: tuple[float, str]
+) -> LinePanel:
+    """A panel with a dashed line at `at` = (value, its name)."""
+    lines = _lines(m, names)
+    if not lines:
+        return LinePanel(title, y_label, note=not_measured(next(iter(names))))
+    x = lines[0].x
+    value, label = at
+    ends = np.array([x.min(), x.max()])
+    return LinePanel(title, y_label, [*lines, Line(label, ends, np.full(2, value), GREY, wide=False, dashed=True)])
+
+
+def timeline_png(m: Measurements) -> bytes:
+    return lines_png(m, timeline_panels(m), TITLE)
+
+
+def timeline_plotly(m: Measurements) -> go.Figure:
+    return lines_plotly(m, timeline_panels(m), TITLE)

@@ -1,0 +1,252 @@
+"""Figures of weights and gradients: which matrices moved, how far, in how many directions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
+
+from gpt2_interp.analysis.derived import CURVE, EPSILON, intruder_curve, intruders
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.errors import InputError
+from gpt2_interp.figures.draw_html import add_heat, add_map, plain_look, plotly_heat, plotly_lines, plotly_title
+from gpt2_interp.figures.draw_png import draw_heat_panels, draw_lines, draw_map, heat_height, layer_legend, png_bytes
+from gpt2_interp.figures.panels import (
+    BLUE,
+    ORANGE,
+    OUTSIDE,
+    STYLE,
+    HeatPanel,
+    Line,
+    LinePanel,
+    MapPanel,
+    depth_colors,
+    figure_title,
+    highest,
+    measure_label,
+    not_measured,
+)
+from gpt2_interp.statistics.intervals import nan_mean
+
+
+def matrix_panels(names: Sequence[str], steps: Sequence[int], values: np.ndarray) -> list[HeatPanel]:
+    """values [step, matrix] -> one panel [layer, step] per kind of matrix, and one for what belongs to no layer."""
+    columns = [str(step) for step in steps]
+    return [
+        HeatPanel(kind, [row for row, _ in rows], columns, values[:, [i for _, i in rows]].T)
+        for kind, rows in matrix_kinds(names).items()
+    ]
+
+
+def matrix_kinds(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """{kind of matrix: [(layer or name, index into names)]}; what belongs to no layer comes last."""
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    for i, name in enumerate(names):
+        match = re.fullmatch(r"h\.(\d+)\.(.+)", name)
+        kind, row = (match[2], match[1]) if match else (OUTSIDE, name)
+        kinds.setdefault(kind, []).append((row, i))
+    outside = kinds.pop(OUTSIDE, None)
+    return {**kinds, OUTSIDE: outside} if outside else kinds
+
+
+def weight_panels(m: Measurements) -> list[HeatPanel]:
+    steps, values = m.stack("weight_change_relative")
+    return matrix_panels(m.labels("matrix"), steps, values)
+
+
+def gradient_panels(m: Measurements) -> tuple[LinePanel, list[HeatPanel]]:
+    """The logged norm of every logged step, and the share of each matrix at the snapshots."""
+    x, y = m.logged("grad_norm")
+    lines = [Line("gradient norm, as logged", x, y, BLUE, wide=False)] if len(x) else []
+    limit = m.info.get("arguments", {}).get("max_grad_norm")
+    if lines and isinstance(limit, (int, float)) and limit > 0:
+        ends = np.array([x.min(), x.max()])
+        lines.append(Line(f"clipped above {limit:g}", ends, np.full(2, float(limit)), ORANGE, wide=False, dashed=True))
+    finite = y[np.isfinite(y)]
+    wide = len(finite) > 0 and finite.min() > 0 and finite.max() > 10 * finite.min()
+    norm = LinePanel(
+        "Norm of the training gradient, before clipping",
+        "grad_norm [norm]",
+        lines,
+        "" if lines else "No gradient norm has been logged yet.",
+        log_y=wide,
+    )
+    try:
+        steps, shares = m.stack("grad_share")
+    except InputError:
+        return norm, []
+    return norm, matrix_panels(m.labels("grad_matrix"), steps, shares)
+
+
+WEIGHT_TITLE = "Relative change of every weight matrix since the base model"
+
+
+def weight_png(m: Measurements) -> bytes:
+    panels = weight_panels(m)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12, heat_height(panels)), layout="constrained")
+        draw_heat_panels(figure, panels, measure_label("weight_change_relative"))
+        figure.suptitle(figure_title(m, WEIGHT_TITLE), fontsize=12)
+        return png_bytes(figure)
+
+
+def weight_plotly(m: Measurements) -> go.Figure:
+    figure = plotly_heat(weight_panels(m), measure_label("weight_change_relative"))
+    return plain_look(figure.update_layout(title=plotly_title(m, WEIGHT_TITLE)))
+
+
+def gradient_png(m: Measurements) -> bytes:
+    norm, shares = gradient_panels(m)
+    with matplotlib.rc_context(STYLE):
+        height = heat_height(shares) if shares else 0
+        figure = Figure(figsize=(12, 3.6 + height), layout="constrained")
+        parts = figure.subfigures(2, 1, height_ratios=[3.2, height]) if shares else [figure]
+        draw_lines(parts[0].subplots(), norm)
+        if shares:
+            draw_heat_panels(parts[1], shares, measure_label("grad_share"))
+            parts[1].suptitle("Share of each matrix at the snapshots (grey: no gradient yet)", fontsize=10)
+        figure.suptitle(figure_title(m, "Gradients"), fontsize=12)
+        return png_bytes(figure)
+
+
+def gradient_plotly(m: Measurements) -> go.Figure:
+    norm, shares = gradient_panels(m)
+    figure = plotly_heat(shares, measure_label("grad_share"), above=norm)
+    figure.update_layout(title=plotly_title(m, "Gradients"), showlegend=True)
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"})
+    return plain_look(figure)
+
+
+SPECTRA_TITLE = "In how many directions the weights changed"
+LINE_COLORS = ("#1f5fa8", "#d1641b", "#2a8a57", "#7a4fa3", "#b0355b", "#8a6d1f", "#777777")
+
+
+def rank_panels(m: Measurements) -> list[HeatPanel]:
+    """Stable rank of the change, [layer, step] for each kind of matrix. Raises InputError if it was not measured."""
+    steps, values = m.stack("stable_rank")
+    return matrix_panels(m.labels("matrix"), steps, values)
+
+
+def spectrum_panels(m: Measurements) -> list[LinePanel]:
+    """Singular values of the change at the last snapshot that has them: one panel for each kind, one line a layer."""
+    try:
+        steps, values = m.stack("weight_spectrum")  # [step, matrix, singular]
+    except InputError:
+        return []
+    last = np.where(values[-1] > 0, values[-1], np.nan)  # 0 has no place on a logarithmic axis
+    x = np.arange(1, last.shape[1] + 1)
+    panels = []
+    for kind, rows in matrix_kinds(m.labels("matrix")).items():
+        colors = LINE_COLORS if kind == OUTSIDE else depth_colors(len(rows))
+        names = [name if kind == OUTSIDE else f"layer {name}" for name, _ in rows]
+        lines = [
+            Line(name, x, last[i], colors[k % len(colors)], wide=False)
+            for k, (name, (_, i)) in enumerate(zip(names, rows, strict=True))
+        ]
+        changed = np.isfinite(last[[i for _, i in rows]]).any()
+        note = "" if changed else "These matrices have not changed."
+        title = f"{kind}, step {steps[-1]}"
+        label = measure_label("weight_spectrum")
+        panels.append(LinePanel(title, label, lines if changed else [], note, log_y=True, x_label="singular value"))
+    return panels
+
+
+def intruder_panels(m: Measurements) -> tuple[MapPanel, LinePanel]:
+    """Intruders of every matrix [layer, kind], and their mean number over the threshold, one line for each kind."""
+    title, label = f"Intruders (cosine below {EPSILON:g})", "of the top 10"
+    curve_label = "intruders, mean of matrices"
+    try:
+        steps, values = m.stack("intruder_cosine")  # [step, matrix, intruder]
+    except InputError:
+        note = not_measured("intruder_cosine")
+        return MapPanel(title, label, note=note), LinePanel(title, curve_label, note=note, x_label="threshold")
+    kinds = matrix_kinds(m.labels("matrix"))
+    inside = {kind: rows for kind, rows in kinds.items() if kind != OUTSIDE}
+    counts = intruders(values[-1])
+    layers = list(dict.fromkeys(row for rows in inside.values() for row, _ in rows))
+    grid = np.full((len(layers), len(inside)), np.nan)
+    for column, rows in enumerate(inside.values()):
+        for layer, i in rows:
+            grid[layers.index(layer), column] = counts[i]
+    top = max(1.0, float(np.nanmax(grid, initial=0)))
+    texts = [["" if np.isnan(value) else f"{value:.0f}" for value in row] for row in grid]
+    title = f"{title} at step {steps[-1]}"
+    table = MapPanel(title, label, layers, list(inside), grid, (0, top), x_label="", texts=texts)
+    lines = []
+    for k, (kind, rows) in enumerate(kinds.items()):
+        cosines = values[-1][[i for _, i in rows]]
+        means = nan_mean(intruder_curve(cosines), axis=0)  # [threshold]
+        lines.append(Line(kind, CURVE, means, LINE_COLORS[k % len(LINE_COLORS)], wide=False))
+    return table, LinePanel("Intruders over the threshold", curve_label, lines, x_label="threshold on the cosine")
+
+
+def spectra_png(m: Measurements) -> bytes:
+    ranks, spectra, (table, curve) = rank_panels(m), spectrum_panels(m), intruder_panels(m)
+    spectra_rows = -(-len(spectra) // 4)
+    heights = [heat_height(ranks) + 0.3, 2.6 * spectra_rows + 0.5, max(2.8, 0.2 * len(table.rows) + 1)]
+    kept = [i for i, present in enumerate((True, spectra, True)) if present]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12, sum(heights[i] for i in kept) + 0.5), layout="constrained")
+        parts = dict(zip(kept, figure.subfigures(len(kept), 1, height_ratios=[heights[i] for i in kept]), strict=True))
+        draw_heat_panels(parts[0], ranks, measure_label("stable_rank"))
+        parts[0].suptitle("Stable rank of the change (grey: nothing has changed)", fontsize=10)
+        if spectra:
+            axes = parts[1].subplots(spectra_rows, 4, squeeze=False).ravel()
+            for ax, panel in zip(axes, spectra, strict=False):
+                draw_lines(ax, panel)
+            for ax in axes[len(spectra) :]:
+                ax.remove()
+            parts[1].suptitle("Largest singular values of the change", fontsize=10)
+            layer_legend(parts[1], spectra)
+        left, right = parts[2].subplots(1, 2)
+        draw_map(left, table)
+        draw_lines(right, curve)
+        figure.suptitle(figure_title(m, SPECTRA_TITLE), fontsize=12)
+        return png_bytes(figure)
+
+
+def spectra_plotly(m: Measurements) -> go.Figure:
+    ranks, spectra, (table, curve) = rank_panels(m), spectrum_panels(m), intruder_panels(m)
+    columns = 3
+    cells = [*ranks, *([None] * (-len(ranks) % columns)), *spectra, *([None] * (-len(spectra) % columns)), table, curve]
+    rows = -(-len(cells) // columns)
+    titles = [_plotly_cell_title(cell) for cell in cells]
+    spacing = {"vertical_spacing": 0.3 / rows, "horizontal_spacing": 0.1}
+    specs = [[{} if row * columns + col < len(cells) else None for col in range(columns)] for row in range(rows)]
+    for i, cell in enumerate(cells):
+        if cell is None:
+            specs[i // columns][i % columns] = None
+    titles = [title for title, cell in zip(titles, cells, strict=True) if cell is not None]
+    figure = make_subplots(rows, columns, specs=specs, subplot_titles=titles, **spacing)
+    seen: set[str] = set()
+    for i, cell in enumerate(cells):
+        row, col = i // columns + 1, i % columns + 1
+        if isinstance(cell, HeatPanel):
+            add_heat(figure, cell, row, col)
+        elif isinstance(cell, LinePanel):
+            plotly_lines(figure, cell, row, col, seen)
+        elif isinstance(cell, MapPanel):
+            add_map(figure, cell, row, col)
+    top = figure.get_subplot(1, 1).yaxis.domain[1]
+    bottom = figure.get_subplot(-(-len(ranks) // columns), 1).yaxis.domain[0]
+    title = {"text": measure_label("stable_rank"), "side": "right"}
+    bar = {"title": title, "y": (top + bottom) / 2, "len": top - bottom, "thickness": 14}
+    figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": 0, "cmax": highest(ranks), "colorbar": bar})
+    legend = {"orientation": "h", "y": -0.25 / rows, "yanchor": "top"}
+    figure.update_layout(
+        height=290 * rows + 100, title=plotly_title(m, SPECTRA_TITLE), margin={"t": 100}, legend=legend
+    )
+    return plain_look(figure)
+
+
+def _plotly_cell_title(cell: HeatPanel | LinePanel | MapPanel | None) -> str:
+    if isinstance(cell, HeatPanel):
+        return f"stable rank: {cell.title}"
+    if isinstance(cell, MapPanel):
+        return f"{cell.title} [{cell.unit}]" if cell.values.size else cell.title
+    return cell.title if cell else ""

@@ -1,0 +1,171 @@
+"""Attention heads taken away: each one's output replaced by its mean over other examples (Wang et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import GPT2LMHeadModel
+
+from gpt2_interp.data.examples import Example, collate, token_counts
+from gpt2_interp.inside.losses import (
+    final_states,
+    has_loss,
+    queries,
+    row_means,
+    token_forwards,
+    token_nll,
+    undisturbed,
+)
+from gpt2_interp.inside.observation import PAD_ID, batches
+
+PARTS = ("source", "target")  # parts of an example: source and template, and target
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one forward pass left behind.
+
+    entries: the residual stream where a layer begins; z: its heads' outputs side by side, the input of attn.c_proj;
+    each one tensor a layer, [batch, seq, d_model]. final: [batch, seq, d_model] after ln_f. mask: what attention gets.
+    """
+
+    entries: list[Tensor]
+    z: list[Tensor]
+    final: Tensor
+    mask: Tensor | None
+
+
+def observed_forward(gpt2: GPT2LMHeadModel, input_ids: Tensor) -> Forward:
+    """Run [batch, seq] token ids, padded on the right, and keep what `Forward` lists."""
+    entries, z, masks = [], [], []
+    with ExitStack() as stack:
+        for block in gpt2.transformer.h:
+            for hook in (
+                block.register_forward_pre_hook(lambda _, args: entries.append(args[0])),
+                block.attn.register_forward_pre_hook(
+                    lambda _, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+                ),
+                block.attn.c_proj.register_forward_pre_hook(lambda _, args: z.append(args[0])),
+            ):
+                stack.callback(hook.remove)
+        final = final_states(gpt2, input_ids)
+    mask = masks[0]
+    return Forward(entries, z, final, None if mask is None else mask[:1])  # the same for every row: only causal
+
+
+def part_masks(examples: Sequence[Example], length: int, device: torch.device) -> Tensor:
+    """[example, part, seq] bool: positions of the source and template, and of the target."""
+    position = torch.arange(length, device=device)
+    start = torch.tensor([len(e.prompt_ids) for e in examples], device=device)[:, None]
+    stop = torch.tensor([len(e.input_ids) for e in examples], device=device)[:, None]
+    return torch.stack([position < start, (position >= start) & (position < stop)], dim=1)
+
+
+def part_means(z: Sequence[Tensor], masks: Tensor) -> Tensor:
+    """[example, layer, part, d_model]: mean of z over the positions of a part; NaN where it has none."""
+    weights = masks.float() / masks.sum(dim=-1, keepdim=True)
+    return torch.stack([weights @ layer.float() for layer in z], dim=1)
+
+
+def other_half_means(means: Tensor, halves: Sequence[int]) -> Tensor:
+    """What replaces an example's z: the mean of `means` over the examples of the other half, each with equal weight.
+
+    means: [example, ...], NaN where undefined; halves: 0 or 1 for each example. Same shape; NaN where the other half
+    has none.
+    """
+    half = torch.tensor(halves, dtype=torch.long, device=means.device)
+    assert len(half) == len(means)
+    return torch.stack([means[half != k].nanmean(dim=0) for k in (0, 1)])[half]
+
+
+def replaceable(examples: Sequence[Example], replacement: Tensor) -> list[int]:
+    """Indices of the examples with a loss whose every part has a replacement [example, layer, part, d_model]."""
+    missing = replacement[:, 0].isnan().any(dim=-1).tolist()  # [example, part]
+    return [
+        i for i, e in enumerate(examples) if has_loss(e) and not (e.prompt_ids and missing[i][0]) and not missing[i][1]
+    ]
+
+
+def batches_of(chosen: Sequence[int], examples: Sequence[Example], max_tokens: int) -> Iterator[list[int]]:
+    """The indices `chosen` in batches of examples of similar length."""
+    for batch in batches(token_counts([examples[i] for i in chosen]).tolist(), max_tokens):
+        yield [chosen[i] for i in batch]
+
+
+def ablation_exact(
+    gpt2: GPT2LMHeadModel, examples: Sequence[Example], halves: Sequence[int], max_batch_tokens: int = 2048
+) -> np.ndarray:
+    """What taking a head away costs: mean NLL(target) ablated - intact, [example, layer, head] float32, nats per token.
+
+    A head's output z (its slice of attn.c_proj's input) is replaced at every position by its mean over the examples of
+    the other half, each with equal weight, separately in the source with the template and in the target (Wang et al.
+    2022, mean ablation). halves: 0 or 1 for each example. NaN for an example whose other half is empty, or has no
+    source while it has one.
+    """
+    losses = np.full((len(examples), gpt2.config.n_layer, gpt2.config.n_head), np.nan, dtype=np.float32)
+    with undisturbed(gpt2):
+        means = torch.full((len(examples), gpt2.config.n_layer, len(PARTS), gpt2.config.n_embd), torch.nan)
+        counted = [i for i, e in enumerate(examples) if has_loss(e)]
+        for rows in batches_of(counted, examples, max_batch_tokens):
+            chosen = [examples[i] for i in rows]
+            ids = collate(chosen, PAD_ID)["input_ids"].to(gpt2.device)
+            means[rows] = part_means(observed_forward(gpt2, ids).z, part_masks(chosen, ids.shape[1], ids.device)).cpu()
+        replacement = other_half_means(means, halves)
+        possible = replaceable(examples, replacement)
+        total = len(possible) * gpt2.config.n_layer * gpt2.config.n_head
+        with tqdm(total=total, desc="ablating heads", unit=" heads", leave=False, disable=not total) as bar:
+            for rows in batches_of(possible, examples, max_batch_tokens):
+                new_means = replacement[rows].to(gpt2.device)
+                losses[rows] = _ablate_batch(gpt2, [examples[i] for i in rows], new_means, max_batch_tokens, bar)
+    return losses
+
+
+def _ablate_batch(
+    gpt2: GPT2LMHeadModel, examples: Sequence[Example], replacement: Tensor, max_batch_tokens: int, bar
+) -> np.ndarray:
+    """[batch, layer, head] of a batch that fits; replacement: [batch, layer, part, d_model]."""
+    n_layer, n_head = gpt2.config.n_layer, gpt2.config.n_head
+    batch = {name: t.to(gpt2.device) for name, t in collate(examples, PAD_ID).items()}
+    ids, labels = batch["input_ids"], batch["labels"]
+    in_source = part_masks(examples, ids.shape[1], ids.device)[:, 0, :, None]
+    intact = observed_forward(gpt2, ids)
+    row, position, wanted = queries(labels)
+    before = row_means(token_nll(gpt2, intact.final[row, position], wanted), row, len(examples))
+    # Every head of a layer is a row of its own, for each example.
+    pairs = torch.cartesian_prod(torch.arange(len(examples)), torch.arange(n_head)).reshape(-1, 2).to(ids.device)
+    after = []
+    for layer, block in enumerate(gpt2.transformer.h):
+        source, target = replacement[:, layer, None].unbind(2)
+        new_z = torch.where(in_source, source, target).unflatten(-1, (n_head, -1))  # [batch, seq, head, d_head]
+        for which, head in (chunk.T for chunk in pairs.split(max(1, max_batch_tokens // ids.shape[1]))):
+            z = intact.z[layer][which].unflatten(-1, (n_head, -1))  # a copy
+            z[torch.arange(len(head), device=head.device), :, head] = new_z[which, :, head]
+            residual = intact.entries[layer][which] + block.attn.c_proj(z.flatten(-2))
+            after.append(_loss_from(gpt2, layer, residual, labels[which], intact.mask))
+            bar.update(len(head))
+    change = torch.cat(after).reshape(n_layer, len(examples), n_head).transpose(0, 1) - before[:, None, None]
+    return change.cpu().numpy()
+
+
+def _loss_from(gpt2: GPT2LMHeadModel, layer: int, residual: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+    """[batch]: mean NLL of the target. residual: [batch, seq, d_model], the stream after the attention of `layer`."""
+    blocks = gpt2.transformer.h
+    for block, following in pairwise(blocks[layer:]):
+        residual = residual + block.mlp(block.ln_2(residual))
+        residual = residual + following.attn(following.ln_1(residual), attention_mask=mask)[0]
+    row, position, wanted = queries(labels)
+    residual = residual[row, position]  # behind the last attention no position needs another
+    residual = residual + blocks[-1].mlp(blocks[-1].ln_2(residual))
+    return row_means(token_nll(gpt2, gpt2.transformer.ln_f(residual), wanted), row, len(labels))
+
+
+def ablation_tokens(examples: Sequence[Example], n_layer: int, n_head: int) -> int:
+    """Tokens of whole forward passes that `ablation_exact` is worth: a head of layer l runs the n_layer - l last."""
+    return int(token_forwards(examples) * (2 + n_head * (n_layer + 1) / 2))

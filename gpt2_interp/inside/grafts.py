@@ -1,0 +1,72 @@
+"""Grafts: the tuned model with single blocks of the base, and the other way round."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+from transformers import GPT2LMHeadModel
+
+from gpt2_interp.data.examples import Example
+from gpt2_interp.inside.losses import mean_nll, token_forwards
+from gpt2_interp.model.anatomy import find_gpt2
+from gpt2_interp.model.base_weights import BaseWeights
+
+IN_LAYER = re.compile(r"(?:^|\.)h\.(\d+)\.(ln_1|attn|ln_2|mlp)\.")
+
+
+EMBEDDING = re.compile(r"(?:^|\.)(?:wte|wpe)\.")
+
+
+def block_names(gpt2: GPT2LMHeadModel) -> list[str]:
+    """Labels of the axis `block`: embeddings, layer 0 attn, layer 0 mlp, ..., ln_f."""
+    layers = [f"layer {i} {kind}" for i in range(gpt2.config.n_layer) for kind in ("attn", "mlp")]
+    return ["embeddings", *layers, "ln_f"]
+
+
+def block_of(parameter_name: str) -> str:
+    """The block that a parameter, named as in `gpt2.named_parameters()`, belongs to; each to one.
+
+    A layer norm goes with what reads it. The output matrix is in "embeddings" where it is the token embedding, as in
+    every published GPT-2; one of its own, or an adapter on it, goes with ln_f, which it reads.
+    """
+    match = IN_LAYER.search(parameter_name)
+    if match:
+        return f"layer {match[1]} {'attn' if match[2] in ('ln_1', 'attn') else 'mlp'}"
+    return "embeddings" if EMBEDDING.search(parameter_name) else "ln_f"
+
+
+def graft(
+    model: nn.Module, base: BaseWeights, examples: Sequence[Example], max_batch_tokens: int = 2048
+) -> dict[str, np.ndarray]:
+    """graft_necessity, L(W_t, block := W_0) - L(W_t), and graft_sufficiency, L(W_0) - L(W_0, block := W_t).
+
+    Each [example, block] float32, nats per token, blocks as in `block_names`; L is an example's mean target NLL, W_0
+    what `base` holds. A block of which nothing was trained is the same in both models: exactly 0.
+    """
+    gpt2 = find_gpt2(model)
+    names = block_names(gpt2)
+    trained: set[str] = set()
+    with base.replaced(model, only=lambda name: bool(trained.add(block_of(name)))):  # replaces nothing: asks for names
+        tuned = mean_nll(gpt2, examples, max_batch_tokens)
+    with base.replaced(model):
+        untouched = mean_nll(gpt2, examples, max_batch_tokens)
+    necessity, sufficiency = np.zeros((2, len(examples), len(names)), dtype=np.float32)
+    for index, name in enumerate(tqdm(names, desc="grafting blocks", unit=" blocks", leave=False)):
+        if name not in trained:
+            continue
+        with base.replaced(model, only=lambda parameter, name=name: block_of(parameter) == name):
+            necessity[:, index] = mean_nll(gpt2, examples, max_batch_tokens) - tuned
+        with base.replaced(model, only=lambda parameter, name=name: block_of(parameter) != name):
+            sufficiency[:, index] = untouched - mean_nll(gpt2, examples, max_batch_tokens)
+    undefined = np.isnan(tuned)
+    necessity[undefined], sufficiency[undefined] = np.nan, np.nan
+    return {"graft_necessity": necessity, "graft_sufficiency": sufficiency}
+
+
+def graft_tokens(examples: Sequence[Example], n_layer: int) -> int:
+    """Tokens of forward passes that `graft` runs at most, which is when every block was trained."""
+    return token_forwards(examples) * (2 + 2 * (2 * n_layer + 2))

@@ -1,0 +1,112 @@
+"""What the model does when something is changed: a source, one fact of it, a block of weights.
+
+Everything here expects the bare GPT2LMHeadModel in eval mode (`observation.measuring` sees to that), runs it in float32
+without gradients, and leaves nothing behind. Sequences are padded on the right, where the causal mask hides the padding
+from every token that counts; so any attention implementation will do, without a mask for the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from gpt2_interp.data.examples import IGNORED, Example, collate, token_counts
+from gpt2_interp.inside.observation import LOGIT_BUDGET, PAD_ID, batches
+from gpt2_interp.probes.probe_set import TwinPair
+
+# --- the loss of each target token -------------------------------------------------------------------------------
+
+
+@contextmanager
+def undisturbed(gpt2: GPT2LMHeadModel) -> Iterator[None]:
+    """No gradients, and the precision of the weights even where the caller is under autocast."""
+    assert not gpt2.training, "dropout would make every number here random"
+    with torch.no_grad(), torch.autocast(gpt2.device.type, enabled=False):
+        yield
+
+
+def final_states(gpt2: GPT2LMHeadModel, input_ids: Tensor) -> Tensor:
+    """[batch, seq, d_model] after ln_f; input_ids [batch, seq], padded on the right."""
+    everywhere = torch.ones_like(input_ids)
+    return gpt2.transformer(input_ids=input_ids, attention_mask=everywhere, use_cache=False).last_hidden_state
+
+
+def has_loss(example: Example) -> bool:
+    """Whether any target token has something before it."""
+    return bool(example.target_ids) and len(example.input_ids) > 1
+
+
+def queries(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(row, position, token that is to be predicted there), each [queries], row by row; labels: [batch, seq]."""
+    row, position = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    return row, position, labels[row, position + 1]
+
+
+def token_nll(gpt2: GPT2LMHeadModel, states: Tensor, wanted: Tensor) -> Tensor:
+    """-log p of the tokens `wanted` [queries], nats; states: [queries, d_model] after ln_f."""
+    rows = max(1, LOGIT_BUDGET // gpt2.config.vocab_size)
+    parts = zip(states.split(rows), wanted.split(rows), strict=True)
+    return torch.cat([F.cross_entropy(gpt2.lm_head(x).float(), y, reduction="none") for x, y in parts])
+
+
+def row_means(values: Tensor, row: Tensor, n_rows: int) -> Tensor:
+    """[n_rows]: mean of `values` [queries] over the queries of each row; NaN where there is none."""
+    total = torch.zeros(n_rows, dtype=values.dtype, device=values.device).index_add_(0, row, values)
+    return total / torch.bincount(row, minlength=n_rows)
+
+
+def target_nll(gpt2: GPT2LMHeadModel, examples: Sequence[Example], max_batch_tokens: int = 2048) -> list[np.ndarray]:
+    """-log p(token | all tokens before it) of every target token: for each example [n_target] float32, in nats.
+
+    NaN for a token that nothing precedes, the first of a text without a prompt.
+    """
+    losses = [np.full(len(e.target_ids), np.nan, dtype=np.float32) for e in examples]
+    with undisturbed(gpt2):
+        for rows in batches(token_counts(examples).tolist(), max_batch_tokens):
+            batch = collate([examples[i] for i in rows], PAD_ID)
+            row, position, wanted = queries(batch["labels"].to(gpt2.device))
+            final = final_states(gpt2, batch["input_ids"].to(gpt2.device))
+            nll, row = token_nll(gpt2, final[row, position], wanted).cpu().numpy(), row.cpu().numpy()
+            for index, i in enumerate(rows):
+                own = nll[row == index]
+                losses[i][len(losses[i]) - len(own) :] = own
+    return losses
+
+
+def mean_nll(gpt2: GPT2LMHeadModel, examples: Sequence[Example], max_batch_tokens: int = 2048) -> np.ndarray:
+    """[example] float32: mean of `target_nll` over an example's tokens; NaN where none has a prefix."""
+    predicted = [nll[np.isfinite(nll)] for nll in target_nll(gpt2, examples, max_batch_tokens)]
+    return np.array([nll.mean(dtype=np.float64) if nll.size else np.nan for nll in predicted], dtype=np.float32)
+
+
+def twin_log_odds(gpt2: GPT2LMHeadModel, twins: Sequence[TwinPair], max_batch_tokens: int = 2048) -> np.ndarray:
+    """[pair, 2] float32: log p(v) - log p(v') behind x, which states v, and behind x', which states v'; nats."""
+    prefixes = [Example("", "", prefix, (), ()) for pair in twins for prefix in pair.prefixes]
+    odds = np.empty(len(prefixes), dtype=np.float32)
+    with undisturbed(gpt2):
+        for rows in batches(token_counts(prefixes).tolist(), max_batch_tokens):
+            ids = collate([prefixes[i] for i in rows], PAD_ID)["input_ids"].to(gpt2.device)
+            last = torch.tensor([len(prefixes[i].input_ids) - 1 for i in rows], device=ids.device)
+            each = torch.arange(len(rows), device=ids.device)
+            logits = gpt2.lm_head(final_states(gpt2, ids)[each, last]).float()  # [batch, vocab]
+            tokens = torch.tensor([twins[i // 2].tokens for i in rows], device=ids.device)
+            two = logits.gather(1, tokens)  # the softmax's normaliser is the same for both
+            odds[rows] = (two[:, 0] - two[:, 1]).cpu().numpy()
+    return odds.reshape(-1, 2)
+
+
+# --- blocks put back ---------------------------------------------------------------------------------------------
+
+
+# --- what it costs -----------------------------------------------------------------------------------------------
+
+
+def token_forwards(examples: Sequence[Example]) -> int:
+    """Tokens of one forward pass over the examples, padding left out."""
+    return int(token_counts(examples).sum())

@@ -1,0 +1,70 @@
+"""The probe set of a run: everything that choose_probes wants, made from the run's corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from transformers import GPT2Config
+
+from gpt2_interp.data.corpora import Corpus
+from gpt2_interp.data.examples import Example, ExampleBuilder
+from gpt2_interp.data.rows import Row
+from gpt2_interp.probes.choose import affordable_patterns, choose_probes
+from gpt2_interp.probes.known_answers import gold_facts, has_offsets, twin_pairs
+from gpt2_interp.probes.probe_set import GoldFact, ProbeSet
+
+MAX_SOURCE, MAX_TARGET = 256, 64  # tokens of a probe
+
+
+def build_probes(
+    corpus: Corpus,
+    examples: Mapping[str, Sequence[Example]],
+    builder: ExampleBuilder,
+    config: GPT2Config,
+    count: int,
+    seed: int,
+) -> ProbeSet:
+    """The probes of a run: `count` of the held-out ones, with training rows, general text, twins and known answers as
+    far as the corpus has them. examples: what `builder` made of corpus.train ("train") and corpus.probes ("probes").
+    """
+    tokenizer = builder.tokenizer
+    rows = {str(row["id"]): row for row in corpus.probes if row.get("facts")}
+    answers_known = bool(rows) and has_offsets(tokenizer)
+
+    def gold(example: Example) -> tuple[GoldFact, ...]:
+        return gold_facts(rows[example.id], example, tokenizer) if example.id in rows else ()
+
+    probes = choose_probes(
+        examples["probes"],
+        count,
+        seed,
+        MAX_SOURCE,
+        MAX_TARGET,
+        pattern_count=affordable_patterns(config.n_layer, config.n_head),
+        training=examples["train"],
+        control=text_examples(corpus.control, tokenizer, config.n_positions),
+        twins=twin_pairs(corpus.probes, builder, seed=seed),
+        gold=gold if answers_known else None,
+        n_positions=config.n_positions,
+        bos_id=tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
+    )
+    return replace(probes, notes=(*probes.notes, *_notes_on_answers(probes, rows, answers_known)))
+
+
+def text_examples(rows: Sequence[Row], tokenizer, n_positions: int) -> Sequence[Example]:
+    """Plain texts as examples of target only, cut at the length of a probe's source; the end-of-text token stands where
+    a text was not cut."""
+    length = min(MAX_SOURCE, n_positions)
+    builder = ExampleBuilder(tokenizer, "creative_writing", length, length, n_positions, length, first_block_only=True)
+    return builder.build(rows)[0]
+
+
+def _notes_on_answers(probes: ProbeSet, rows: Mapping[str, Row], answers_known: bool) -> list[str]:
+    if rows and not answers_known:
+        return ["No known answers: the tokenizer does not say which characters its tokens stand for."]
+    stated = sum(len(rows[example.id]["facts"]) for example in probes.examples if example.id in rows)
+    missing = stated - sum(map(len, probes.gold))
+    return [f"{missing} of the {stated} known answers are left out: they were cut off with their source."] * (
+        missing > 0
+    )

@@ -1,0 +1,179 @@
+"""The fixed held-out examples that every snapshot measures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gpt2_interp.data.examples import Example
+from gpt2_interp.probes.contrasts import behind_other_sources, random_sequences
+from gpt2_interp.probes.probe_set import GoldFact, ProbeSet, TwinPair, evenly
+
+TRAINING = CONTROL = TWINS = 64  # wanted of each, beside the held-out examples
+CANDIDATES = 2048  # training rows that are looked at: a table of hundreds of thousands stays packed
+
+
+def choose_probes(
+    held_out: Sequence[Example],
+    count: int = 256,
+    seed: int = 0,
+    max_source_length: int = 256,
+    max_target_length: int = 64,
+    pattern_count: int = 4,
+    pattern_length: int = 96,
+    *,
+    training: Sequence[Example] = (),
+    control: Sequence[Example] = (),
+    twins: Sequence[TwinPair] = (),
+    gold: Callable[[Example], tuple[GoldFact, ...]] | None = None,
+    n_positions: int = 1024,
+    bos_id: int | None = None,
+) -> ProbeSet:
+    """Choose the probes, the same for the same arguments; `held_out` alone is enough.
+
+    First from examples within the two lengths, stratified by length. Where these are too few, longer sources are cut
+    at their end, and then longer targets (never cut) join, the shortest first, while the tokens of `count` probes of
+    full length last. Raises ValueError when nothing is held out.
+
+    training: what is trained on; TRAINING of them are chosen in the same way. control: general text; of CONTROL of
+    them, stratified by length, all tokens up to max_source_length become target. twins: of TWINS at most. gold: the
+    known answers of a probe as it was cut. n_positions: the model's context. bos_id: what the random sequences begin
+    with; by default the token that most targets end with, as GPT-2 has one for both.
+    """
+    notes: list[str] = []
+    lengths = max_source_length, max_target_length
+    rng = random.Random(seed)
+    chosen = _within(held_out, count, *lengths, rng, "probes", notes)
+    if len(chosen) < count:
+        notes.append(
+            f"{len(chosen)} probes instead of {count}: {len(held_out)} examples are held out"
+            + ("." if len(chosen) == len(held_out) else ", and longer ones would cost too many tokens.")
+        )
+    patterns = _pattern_probes(held_out, pattern_count, pattern_length, rng, notes)
+    candidates = evenly(training, CANDIDATES)
+    trained = _within(candidates, TRAINING, *lengths, random.Random(f"{seed} training"), "training rows", notes)
+    texts = [_as_text(e, min(max_source_length, n_positions)) for e in control if len(e.input_ids) > 1]
+    general = stratified(texts, CONTROL, random.Random(f"{seed} control"))
+    notes += _shortages(trained, general, twins)
+    sequences, why = random_sequences(evenly(training or held_out, CANDIDATES), bos_id, n_positions, seed)
+    others = behind_other_sources(chosen, n_positions)
+    if alone := sum(other is None and bool(e.source_ids) for e, other in zip(chosen, others, strict=True)):
+        notes.append(f"{alone} of the probes have no other source to be held against.")
+    facts = tuple(gold(e) for e in chosen) if gold else ()
+    return ProbeSet(
+        tuple(chosen),
+        tuple(patterns),
+        notes=(*notes, *why),
+        training=tuple(trained),
+        control=tuple(general),
+        twins=tuple(twins[:TWINS]),
+        sequences=sequences,
+        others=others if any(e.source_ids for e in chosen) else (),
+        gold=facts if any(facts) else (),
+    )
+
+
+def _shortages(trained: Sequence, general: Sequence, twins: Sequence) -> list[str]:
+    """What there is less of than wanted, beside the held-out examples."""
+    found = []
+    for rows, wanted, what, otherwise in (
+        (trained, TRAINING, "training rows", "what the model knows by heart can't be told from what it learned."),
+        (general, CONTROL, "general text", "a change on the task can't be told from a change on any text."),
+        (twins, TWINS, "twins", "they need rows whose facts are known, as synthetic_news has them."),
+    ):
+        if not rows:
+            found.append(f"No {what}: {otherwise}")
+        elif len(rows) < wanted:
+            found.append(f"{what.capitalize()}: {len(rows)} instead of {wanted}.")
+    return found
+
+
+def affordable_patterns(n_layer: int, n_head: int, length: int = 96, budget: float = 3e6) -> int:
+    """How many pattern probes a snapshot can hold: 4 at most, 1 at least, else as many as take `budget` bytes.
+
+    One takes n (n + 1) / 2 entries of 2 bytes for each head of each layer, n = length.
+    """
+    size = n_layer * n_head * length * (length + 1)
+    return int(min(4, max(1, budget // size)))
+
+
+def _within(
+    examples: Sequence[Example],
+    count: int,
+    max_source_length: int,
+    max_target_length: int,
+    rng: random.Random,
+    what: str,
+    notes: list[str],
+) -> list[Example]:
+    """The examples that `choose_probes` chooses; `what` they are in the notes."""
+    short_target = [e for e in examples if len(e.target_ids) <= max_target_length]
+    fits = [e for e in short_target if len(e.source_ids) <= max_source_length]
+    chosen = stratified(fits, count, rng)
+    long_source = [e for e in short_target if len(e.source_ids) > max_source_length]
+    cut = [_cut_source(e, max_source_length) for e in stratified(long_source, count - len(chosen), rng)]
+    chosen += cut
+    long_target = sorted((e for e in examples if len(e.target_ids) > max_target_length), key=_length)
+    budget = count * (max_source_length + max_target_length) - sum(map(_length, chosen))
+    added = []
+    for example in (_cut_source(e, max_source_length) for e in long_target):
+        budget -= _length(example)
+        if len(chosen) + len(added) == count or (budget < 0 and (chosen or added)):
+            break
+        added.append(example)
+    chosen += added
+
+    if cut:
+        notes.append(f"The source of {len(cut)} of the {what} was cut to {max_source_length} tokens.")
+    if added:
+        notes.append(f"The target of {len(added)} of the {what} is longer than {max_target_length} tokens, kept whole.")
+    return chosen
+
+
+def _as_text(example: Example, length: int) -> Example:
+    """The first `length` tokens, all of them target."""
+    return replace(example, source_ids=(), template_ids=(), target_ids=example.input_ids[:length])
+
+
+def stratified(examples: Sequence[Example], count: int, rng: random.Random) -> list[Example]:
+    """At most `count` examples: sorted by length and divided into `count` equal strata, one drawn from each."""
+    ordered = sorted(examples, key=_length)
+    if count >= len(ordered):
+        return ordered
+    strata = [(k * len(ordered) // count, (k + 1) * len(ordered) // count) for k in range(count)]
+    return [ordered[rng.randrange(start, end)] for start, end in strata]
+
+
+def _pattern_probes(held_out, count: int, length: int, rng: random.Random, notes: list[str]) -> list[Example]:
+    """A few probes of at most `length` tokens; when fewer are that short, the shortest others are cut to fit."""
+    short = stratified([e for e in held_out if _length(e) <= length], count, rng)
+    others = sorted((e for e in held_out if _length(e) > length), key=_length)[: count - len(short)]
+    cut = [_cut_to(e, length) for e in others]
+    if cut:
+        notes.append(f"{len(cut)} of the {len(short) + len(cut)} pattern probes were cut to {length} tokens.")
+    beheaded = [e.id for e, whole in zip(cut, others, strict=True) if e.target_ids != whole.target_ids]
+    if beheaded:
+        notes.append(
+            f"Pattern probes without their whole target, which alone exceeds {length} tokens: {', '.join(beheaded)}."
+        )
+    return short + cut
+
+
+def _cut_to(example: Example, length: int) -> Example:
+    """`example` in `length` tokens: the source loses its end; if that is not enough, only the first tokens stay."""
+    room = length - len(example.template_ids) - len(example.target_ids)
+    if example.source_ids and room > 0:
+        return _cut_source(example, room)
+    source = example.source_ids[:length]
+    template = example.template_ids[: length - len(source)]
+    target = example.target_ids[: length - len(source) - len(template)]
+    return replace(example, source_ids=source, template_ids=template, target_ids=target)
+
+
+def _cut_source(example: Example, length: int) -> Example:
+    return replace(example, source_ids=example.source_ids[:length])
+
+
+def _length(example: Example) -> int:
+    return len(example.source_ids) + len(example.template_ids) + len(example.target_ids)

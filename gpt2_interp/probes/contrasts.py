@@ -1,0 +1,83 @@
+"""What probes are held against: their target behind another probe's source, and random tokens that are read twice."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from gpt2_interp.data.examples import Example
+
+SEQUENCES, SEQUENCE_LENGTH = 64, 50  # how many; random tokens before they come again
+BIN = 8  # probes whose sources are about equally long, among which sources are exchanged
+OWN = 1e3  # what avoiding one's own source is worth, where another of the same cluster costs 1
+
+
+def behind_other_sources(examples: Sequence[Example], n_positions: int) -> tuple[Example | None, ...]:
+    """Each example's target behind the source and template of another one, the same for the same examples.
+
+    The examples with a source are sorted by its length and cut into bins of BIN; in each bin every source goes to
+    another example: never to one with an equal source, to one of its own cluster only where the bin leaves no choice,
+    and otherwise to one of nearly its length. Where source and target exceed n_positions, the source loses its end.
+    None for an example without a source, and for one whose bin has none but its own.
+    """
+    order = sorted((i for i, e in enumerate(examples) if e.source_ids), key=lambda i: len(examples[i].source_ids))
+    found: list[Example | None] = [None] * len(examples)
+    n_bins = max(1, round(len(order) / BIN))
+    for bin_ in np.array_split(np.asarray(order, dtype=np.int64), n_bins):
+        members = [examples[i] for i in bin_]
+        for i, giver in zip(bin_, _givers(members), strict=True):
+            found[i] = None if giver is None else _behind(examples[i], members[giver], n_positions)
+    return tuple(found)
+
+
+def _givers(members: Sequence[Example]) -> list[int | None]:
+    """For each member the one whose source it gets: the assignment of least cost."""
+    lengths = [len(member.source_ids) for member in members]
+    whole = 2 * sum(lengths) + 1  # more than all differences of length in an assignment add up to
+    cost = np.zeros((len(members), len(members)))
+    for i, one in enumerate(members):
+        for j, other in enumerate(members):
+            cost[i, j] = OWN * (one.source_ids == other.source_ids) + (one.cluster == other.cluster)
+            cost[i, j] += abs(lengths[i] - lengths[j]) / whole
+    _, givers = linear_sum_assignment(cost)
+    return [int(j) if cost[i, j] < OWN else None for i, j in enumerate(givers)]
+
+
+def _behind(example: Example, giver: Example, n_positions: int) -> Example | None:
+    room = n_positions - len(giver.template_ids) - len(example.target_ids)
+    if room < 1:
+        return None
+    return replace(example, source_ids=giver.source_ids[:room], template_ids=giver.template_ids)
+
+
+def random_sequences(
+    examples: Sequence[Example], bos_id: int | None, n_positions: int, seed: int
+) -> tuple[tuple[tuple[int, ...], ...], list[str]]:
+    """(SEQUENCES sequences [bos, r_1..r_T, r_1..r_T], notes), as Olsson et al. 2022 find heads that copy.
+
+    The r are drawn without replacement from the tokens that occur in the examples, but not bos_id, nor the token that
+    most targets end with. T is SEQUENCE_LENGTH, or fewer where the context or the tokens are fewer, which is noted;
+    below 2 there are no sequences. bos_id None: the token with which more than half of the targets end.
+    """
+    ends = Counter(e.target_ids[-1] for e in examples if e.target_ids)
+    end_id, times = ends.most_common(1)[0] if ends else (None, 0)
+    if bos_id is None:
+        if 2 * times <= len(examples):
+            return (), ["No random sequences: it is not known which token they begin with (bos_id)."]
+        bos_id = end_id
+    ids = sorted({i for e in examples for part in (e.source_ids, e.target_ids) for i in part} - {bos_id, end_id})
+    length = min(SEQUENCE_LENGTH, (n_positions - 1) // 2, len(ids))
+    notes = []
+    if length < SEQUENCE_LENGTH:
+        why = f"there are {len(ids)} different tokens and a context of {n_positions}."
+        notes.append(f"Random sequences of {length if length > 1 else 0} tokens instead of {SEQUENCE_LENGTH}: {why}")
+    if length < 2:
+        return (), notes
+    rng = random.Random(f"{seed} sequences")
+    drawn = (rng.sample(ids, length) for _ in range(SEQUENCES))
+    return tuple((bos_id, *once, *once) for once in drawn), notes

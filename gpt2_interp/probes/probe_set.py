@@ -1,0 +1,155 @@
+"""The fixed examples that every snapshot measures, and where their answers stand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from gpt2_interp.data.examples import Example
+
+FEW = 64  # examples for backward passes, lens, ablation and the band
+
+
+KL_EXAMPLES, KL_ROWS = 32, 16  # of attn_kl0
+
+
+@dataclass(frozen=True)
+class GoldFact:
+    """Where the answer to one slot of a probe stands, as positions in the example's `input_ids`.
+
+    queries: positions that predict a token of the value in the target. value, sentence: tokens of the value (each
+    mention) and of its sentence in the source. control: tokens of the other sentence nearest in position and length,
+    one that states no value of the example; empty where there is none.
+    """
+
+    slot: str
+    queries: tuple[int, ...]
+    value: tuple[int, ...]
+    sentence: tuple[int, ...]
+    control: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TwinPair:
+    """Two articles x and x' that differ in one fact. prefixes: the ids of (x, x') and their equal beginning of the
+    target, up to where the values differ; tokens: (v, v') there, v being what x states."""
+
+    id: str
+    cluster: str
+    slot: str
+    prefixes: tuple[tuple[int, ...], tuple[int, ...]]
+    tokens: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """What every snapshot measures; `notes` say what there is less of than wanted.
+
+    examples: held-out, for all per-probe measures. pattern_examples: a few short ones, for full attention patterns.
+    training: rows that are trained on. control: general text. twins: articles with one fact swapped. sequences: random
+    tokens read twice, [BOS, r_1..r_T, r_1..r_T], all of one length. others[i]: the target of examples[i] behind another
+    probe's source, None where there is no other; empty for a task without sources. gold[i]: the known answers of
+    examples[i]; empty where none are known.
+    """
+
+    examples: tuple[Example, ...]
+    pattern_examples: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+    training: tuple[Example, ...] = ()
+    control: tuple[Example, ...] = ()
+    twins: tuple[TwinPair, ...] = ()
+    sequences: tuple[tuple[int, ...], ...] = ()
+    others: tuple[Example | None, ...] = ()
+    gold: tuple[tuple[GoldFact, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise ValueError("a probe set needs at least one held-out example")
+        assert len(self.others) in (0, len(self.examples)) and len(self.gold) in (0, len(self.examples))
+
+    @cached_property
+    def halves(self) -> tuple[int, ...]:
+        """0 or 1 for each of `examples`: the half that it belongs to. Whole clusters, the largest first, go to the half
+        that is smaller."""
+        sizes = Counter(e.cluster for e in self.examples)
+        half_of: dict[str, int] = {}
+        filled = [0, 0]
+        for cluster, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+            half_of[cluster] = int(filled[1] < filled[0])
+            filled[half_of[cluster]] += size
+        return tuple(half_of[e.cluster] for e in self.examples)
+
+    @cached_property
+    def few(self) -> tuple[int, ...]:
+        """Indices of the examples for what is expensive (backward passes, lens, ablation, band): as many of each
+        half as there are, FEW at most, spread evenly over the probes' lengths."""
+        halves = [[i for i, half in enumerate(self.halves) if half == wanted] for wanted in (0, 1)]
+        return tuple(sorted(i for half in halves for i in evenly(half, FEW // 2)))
+
+    @property
+    def kl(self) -> tuple[int, ...]:
+        """Indices of the examples of attn_kl0."""
+        return tuple(evenly(self.few, KL_EXAMPLES))
+
+    @staticmethod
+    def kl_rows(example: Example) -> tuple[int, ...]:
+        """KL_ROWS positions of region Q at most, spread evenly: the fixed query rows of attn_kl0."""
+        n, n_prompt = len(example.input_ids), len(example.prompt_ids)
+        return tuple(evenly(range(max(n_prompt - 1, 0), n - 1), KL_ROWS))
+
+    def describe(self, tokenizer=None) -> dict[str, Any]:
+        """What probe_set.json holds: for each axis of probes its entries, in order, with id and cluster; tokens of the
+        pattern probes as readable text, or as ids without a tokenizer."""
+        entries = [
+            {"id": e.id, "cluster": e.cluster, "half": half, **_sizes(e)}
+            for e, half in zip(self.examples, self.halves, strict=True)
+        ]
+        return {
+            "example": entries,
+            "few_example": [entries[i] for i in self.few],
+            "kl_example": [entries[i] for i in self.kl],
+            "training_example": [{"id": e.id, "cluster": e.cluster, **_sizes(e)} for e in self.training],
+            "control_example": [{"id": e.id, "cluster": e.cluster, **_sizes(e)} for e in self.control],
+            "sequence": [{"id": f"sequence {i}", "cluster": f"sequence {i}"} for i in range(len(self.sequences))],
+            "pair": [{"id": p.id, "cluster": p.cluster, "slot": p.slot} for p in self.twins],
+            "pattern": [
+                {
+                    "id": e.id,
+                    "tokens": [readable_token(i, tokenizer) for i in e.input_ids],
+                    "token_ids": list(e.input_ids),
+                    **_sizes(e),
+                }
+                for e in self.pattern_examples
+            ],
+            "notes": list(self.notes),
+        }
+
+    def tokens(self, tokenizer=None) -> dict[int, str]:
+        """The readable text of every token that occurs in `examples`."""
+        ids = sorted({token for e in self.examples for token in e.input_ids})
+        return {token: readable_token(token, tokenizer) for token in ids}
+
+
+def evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, spread evenly over their order."""
+    n = len(items)
+    return list(items) if n <= count else [items[(2 * k + 1) * n // (2 * count)] for k in range(count)]
+
+
+def _sizes(example: Example) -> dict[str, int]:
+    return {
+        "n_source": len(example.source_ids),
+        "n_template": len(example.template_ids),
+        "n_target": len(example.target_ids),
+    }
+
+
+def readable_token(token_id: int, tokenizer) -> str:
+    if tokenizer is None:
+        return str(token_id)
+    text = tokenizer.decode([token_id])
+    # Half a character decodes to the replacement mark; the vocabulary's own spelling says more.
+    return tokenizer.convert_ids_to_tokens(token_id) if "\ufffd" in text else text

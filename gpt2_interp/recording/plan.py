@@ -1,0 +1,122 @@
+"""What is measured at which step, and what that costs: schedule, tiers, and what a run can't afford."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpt2_interp.data.examples import Example
+from gpt2_interp.inside.ablation import ablation_tokens
+from gpt2_interp.inside.grafts import graft_tokens
+from gpt2_interp.inside.losses import token_forwards
+from gpt2_interp.probes.probe_set import ProbeSet
+from gpt2_interp.snapshots.schedule import ALL, check_groups
+from gpt2_interp.snapshots.table import GROUPS, MEASURE, N_PERTURBATION, STORED
+
+QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
+SHARE = 0.01  # of the training: what one of the dear groups may cost
+SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
+DEAR = ("ablation", "graft", "band")  # forward passes by the hundred
+
+
+# --- when --------------------------------------------------------------------------------------------------------
+
+
+def tiers(step: int, previous: int, max_steps: int, is_last: bool) -> set[str]:
+    """Tiers of the snapshot after `step`; previous: the step of the snapshot before, -1 if there is none."""
+    found = {"light"}
+    marks = (math.ceil(k * max_steps / QUARTERS) for k in range(1, QUARTERS))
+    if step == 0 or is_last or any(previous < mark <= step for mark in marks):
+        found |= {"heavy"}
+    if step == 0 or is_last:
+        found |= {"ends"}
+    return found | {"final"} if is_last else found
+
+
+# --- what --------------------------------------------------------------------------------------------------------
+
+
+def chosen_groups(
+    wanted: Sequence[str], probe_set: ProbeSet, model: Mapping[str, int], training_tokens: float
+) -> tuple[list[str], dict[str, str]]:
+    """(groups to measure, why others are left out).
+
+    wanted: --measures; ALL leaves out what would cost too much beside `training_tokens`, the tokens that all steps
+    read. model: sizes as `models.describe` gives them. Raises InputError for a name that is no group.
+    """
+    check_groups(wanted)
+    if ALL not in wanted:
+        return [group for group in GROUPS if group in wanted], {}
+    left_out = {}
+    for group in DEAR:
+        tokens = dear_tokens(group, probe_set, model)
+        small = 2 * model["parameters"] * tokens <= SMALL
+        share = tokens / (3 * training_tokens) if training_tokens else math.inf  # a step costs three forward passes
+        if not small and share > SHARE:
+            left_out[group] = f"it would cost {100 * share:.0f}% of the training's time"
+    return [group for group in GROUPS if group not in left_out], left_out
+
+
+def dear_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) -> float:
+    """Tokens that a dear group reads, each time that it is measured twice (ablation: first and last) counted."""
+    examples = [probe_set.examples[i] for i in probe_set.few]
+    if group == "ablation":
+        return 2 * ablation_tokens(examples, model["n_layer"], model["n_head"])
+    if group == "graft":
+        return graft_tokens(examples, model["n_layer"])
+    assert group == "band"
+    few = token_forwards(examples)
+    sequences = sum(map(len, probe_set.sequences))
+    twins = sum(len(prefix) for pair in probe_set.twins for prefix in pair.prefixes)
+    return (N_PERTURBATION + 1) * ((2 if probe_set.others else 1) * few + sequences + twins)
+
+
+RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier != "light"))
+
+
+def cost_lines(run: Mapping[str, Any], manifest: Mapping[str, Any], probe_set: ProbeSet) -> list[str]:
+    """What each snapshot to come will take, in words: bytes and seconds of the one in `manifest`, what the rare groups
+    add to some, and the seconds of each group. run: run.json."""
+    groups, seconds = run["measures"]["groups"], manifest["seconds_by_group"]
+    light = sum(value for group, value in seconds.items() if group not in RARE)
+    stored = {name for entry in manifest["files"].values() for name in entry["arrays"]}
+    size = array_bytes(stored & wanted_names(groups, {"light"}), run["axes"])
+    lines = [f"each about {size / 1e6:.1f} MB and {light:.1f} s: {_by_group(seconds, RARE)}"]
+    tokens = sum(len(e.input_ids) for e in probe_set.examples)
+    rate = (seconds.get("forward", 0) + seconds.get("attention", 0)) / tokens  # of one token, seconds
+    rare = [f"spectra at up to {QUARTERS + 1} of them"] * ("spectra" in groups)
+    if "ablation" in groups and "ablation" in seconds:
+        rare.append(f"ablation {seconds['ablation']:.1f} s at the last")
+    for group in ("graft", "band"):
+        if group in groups and rate:
+            rare.append(f"{group} about {rate * dear_tokens(group, probe_set, run['model']):.0f} s at the last")
+    return lines + [f"besides: {', '.join(rare)}"] * bool(rare)
+
+
+def _by_group(seconds: Mapping[str, float], without: Collection[str]) -> str:
+    parts = sorted(((value, group) for group, value in seconds.items() if group not in without), reverse=True)
+    return ", ".join(f"{group} {value:.1f}" for value, group in parts if value >= 0.05) or "nothing takes long"
+
+
+def wanted_names(groups: Collection[str], of_tiers: Collection[str]) -> set[str]:
+    """Names of the arrays that a snapshot of these tiers has."""
+    return {measure.name for measure in STORED if measure.group in groups and measure.tier in of_tiers}
+
+
+def array_bytes(names: Collection[str], axes: Mapping[str, Any]) -> int:
+    """Bytes of these arrays; axes as in run.json: sizes or lists of labels."""
+    return sum(
+        np.dtype(MEASURE[name].dtype).itemsize * math.prod(axis_size(axes[axis]) for axis in MEASURE[name].axes)
+        for name in names
+    )
+
+
+def axis_size(axis: int | Sequence[str]) -> int:
+    return axis if isinstance(axis, int) else len(axis)
+
+
+def mean_length(examples: Sequence[Example]) -> float:
+    return sum(len(e.input_ids) for e in examples) / max(1, len(examples))

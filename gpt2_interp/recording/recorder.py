@@ -1,0 +1,334 @@
+"""A TrainerCallback that measures the inside of a GPT-2 while anyone's Hugging Face Trainer trains it.
+
+store = SnapshotStore(RunPaths("my_run"))
+recorder = SnapshotRecorder(store, choose_probes(held_out_examples))
+Trainer(..., callbacks=[recorder]).train()
+
+`examples/record_any_trainer.py` is a whole program around these lines.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+from transformers import GPT2LMHeadModel, TrainerCallback
+
+from gpt2_interp.errors import InputError
+from gpt2_interp.inside.grafts import block_names
+from gpt2_interp.inside.observation import Stopwatch
+from gpt2_interp.measures.gradients import GradientShares, grad_matrix_names
+from gpt2_interp.model.anatomy import describe, find_gpt2, matrix_names
+from gpt2_interp.model.base_weights import BaseWeights
+from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet
+from gpt2_interp.recording.bands import precision_floor
+from gpt2_interp.recording.capture import capture
+from gpt2_interp.recording.plan import axis_size, chosen_groups, cost_lines, mean_length, tiers, wanted_names
+from gpt2_interp.snapshots.schedule import ALL, Schedule
+from gpt2_interp.snapshots.store import SnapshotStore
+from gpt2_interp.snapshots.table import (
+    CLAIMED,
+    HALVES,
+    MEASURE,
+    N_INTRUDER,
+    N_PERTURBATION,
+    N_SINGULAR,
+    POOLINGS,
+    REFERENCES,
+    REGIONS,
+    SPREAD,
+)
+
+REFERENCE_NAMES = {"hidden": ("hidden_pooled_0", "control_hidden_pooled_0"), "attention": ("attn_logprob_0",)}
+
+
+class SnapshotRecorder(TrainerCallback):
+    """Takes the snapshots of one run and keeps its training log. Never changes what is trained.
+
+    run_info: provenance for run.json (arguments, versions, data counts). schedule: "checkpoints", "log" (steps 1, 2, 4,
+    8, ...) or a number of steps; step 0 and the last step always have one. measures: groups of the measure table, or
+    "all" of those that the run can afford. Of a distributed run only the first process measures.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        probe_set: ProbeSet,
+        run_info: Mapping[str, Any] | None = None,
+        tokenizer=None,
+        schedule: str = "checkpoints",
+        measures: Sequence[str] = (ALL,),
+    ):
+        self.store = store
+        self.probe_set = probe_set
+        self.run_info = dict(run_info or {})
+        self.tokenizer = tokenizer
+        self.schedule = Schedule.parse(schedule)
+        self.measures = tuple(measures)
+        self.groups: list[str] = []
+        self.base: BaseWeights | None = None
+        self.gradients: GradientShares | None = None
+        self.grad_squares = None  # of the latest optimizer step, still on the device
+        self.logged_grad_norm = (-1, math.nan)  # (step, norm before clipping)
+        self.last_step = -1  # of the latest snapshot
+        self.recording = False
+        self.early_logs: list[dict[str, Any]] = []
+
+    def set_reference(self, model: nn.Module) -> None:
+        """Copy the untouched base's weights, with which later weights are compared."""
+        self.base = BaseWeights(model)
+
+    # ---- events, in the order in which the Trainer fires them ----
+
+    def on_init_end(self, args, state, control, model=None, **kwargs):
+        if state.is_world_process_zero and self.base is None and model is not None:
+            self.set_reference(model)  # now: Trainer.train would first load the checkpoint to resume from
+
+    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+        if args.fsdp or args.deepspeed:
+            raise ValueError("SnapshotRecorder needs the whole model in one process; turn FSDP and DeepSpeed off")
+        if not state.is_world_process_zero:
+            return
+        self.tokenizer = self.tokenizer or processing_class
+        self.gradients = GradientShares(model)
+        run = self._run_json(find_gpt2(model), args, state)
+        if state.global_step == 0:
+            self._begin(run, model, args, state)
+        else:
+            self._resume(run, model, args, state.global_step)
+        self.recording = True
+        self._announce(args, state)
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if self.recording:  # after clipping, which scales every gradient alike: shares don't change
+            self.grad_squares = self.gradients.squares()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        # A snapshot wants its step's gradient norm, which only the log tells.
+        if control.should_save or self.schedule.due(state.global_step, state.max_steps):
+            control.should_log = True
+        return control
+
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
+        if not state.is_world_process_zero or not logs:
+            return
+        record = {"step": state.global_step, **{k: v for k, v in logs.items() if isinstance(v, (int, float))}}
+        if "grad_norm" in record:
+            self.logged_grad_norm = (state.global_step, record["grad_norm"])
+        if self.recording:
+            self.store.append_log(record)
+        elif self.last_step < 0:
+            self.early_logs.append(record)  # an evaluation of the base before training
+        if "grad_norm" in record and self.schedule.due(state.global_step, state.max_steps):
+            self._snapshot_once(model, state, control)
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        # The Trainer logs, evaluates, saves, and then calls this: the step's gradient norm is known if it was logged.
+        if self.schedule.at_checkpoints:
+            self._snapshot_once(model, state, control)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        if not self.recording:
+            return
+        self.recording = False
+        known = state.global_step == self.last_step
+        if known and "final" in self.store.manifest(self.last_step)["tier"]:
+            return
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            if not known:
+                tqdm.write(f"snapshots: none of step {state.global_step}: not saved, and the best model is loaded now")
+            return
+        if known:  # training stopped here before its time: nobody knew then that this was the last step
+            self.store.remove(self.last_step)
+            self.last_step = max(self.store.steps(), default=-1)
+        self.snapshot(model, state.global_step, state.max_steps, is_last=True)
+
+    def _snapshot_once(self, model, state, control) -> None:
+        if self.recording and state.global_step != self.last_step:
+            is_last = state.global_step >= state.max_steps or control.should_training_stop
+            self.snapshot(model, state.global_step, state.max_steps, is_last)
+
+    # ---- beginning ----
+
+    def _run_json(self, gpt2: GPT2LMHeadModel, args, state) -> dict[str, Any]:
+        sizes = describe(gpt2)
+        examples_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        training_tokens = state.max_steps * examples_a_step * mean_length(self.probe_set.examples)
+        self.groups, left_out = chosen_groups(self.measures, self.probe_set, sizes, training_tokens)
+        return {
+            **self.run_info,
+            "axes": axis_labels(gpt2, self.probe_set),
+            "model": sizes,
+            "measures": {"groups": self.groups, "left_out": left_out, "schedule": str(self.schedule)},
+        }
+
+    def _begin(self, run: dict[str, Any], model: nn.Module, args, state) -> None:
+        """Training starts from the base: describe the run and take the snapshot of step 0."""
+        if self.base is None:  # added with add_callback, after on_init_end
+            self.set_reference(model)
+        old = self.store.steps()
+        if any(old):
+            tqdm.write(f"snapshots: training starts anew, so the {len(old)} of an earlier start are dropped")
+        self.store.truncate(-1)
+        self.store.create(run)
+        self.store.write_probe_set(self.probe_set.describe(self.tokenizer))
+        self.store.write_tokens(self.probe_set.tokens(self.tokenizer))
+        for record in self.early_logs:
+            self.store.append_log(record)
+        self.snapshot(model, 0, state.max_steps, is_last=state.max_steps == 0)
+        self._store_floor(model, args)
+
+    def _store_floor(self, model: nn.Module, args) -> None:
+        """What the precision of training does to the claimed measures of the base: nothing where that is float32."""
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+        reference, axes = self.store.load_reference(), self.store.run_info()["axes"]
+        names = [measure.name for measure in CLAIMED if measure.group in self.groups]
+        if dtype is None:
+            shapes = {name: [axis_size(axes[axis]) for axis in MEASURE[name].unit_axes] for name in names}
+            floors = {f"floor_{name}": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        else:
+            floors = precision_floor(model, self.probe_set, names, reference, dtype)
+        self.store.write_reference(reference | floors)
+
+    def _resume(self, run: dict[str, Any], model: nn.Module, args, step: int) -> None:
+        """Training continues at `step`: what was measured after it is measured again. Raises InputError."""
+        if self.base is None:
+            raise ValueError(
+                "the base model's weights are gone: give SnapshotRecorder to Trainer(callbacks=[...]), or call "
+                "set_reference(model) before Trainer.train(resume_from_checkpoint=...)"
+            )
+        if not self.store.run_file.is_file():
+            self.store.create(run)
+            self.store.write_probe_set(self.probe_set.describe(self.tokenizer))
+            self.store.write_tokens(self.probe_set.tokens(self.tokenizer))
+        elif self.store.run_info()["axes"] != run["axes"] or self.store.probe_set() != self.probe_set.describe(
+            self.tokenizer
+        ):
+            raise InputError(
+                f"run {self.store.paths.run_name!r} was measured with another model or other probes: "
+                f"resume it with the settings it began with, or give another --run_name."
+            )
+        self.groups = self.store.run_info()["measures"]["groups"]  # decided once: the store stays comparable
+        self.store.truncate(step)
+        steps = self.store.steps()
+        self.last_step = max(steps, default=-1)
+        if 0 not in steps:
+            tqdm.write("snapshots: none of step 0 exists, so this run can't be compared with its base model")
+        names = self._reference_names()
+        if not names <= set(self.store.load_reference(names)):  # e.g. the run began without a recorder
+            with self.base.replaced(model):  # with all measures, as at step 0: other kernels would round otherwise
+                found = capture(model, self.probe_set, wanted_names(self.groups, {"light"}) | names, base=self.base)
+                self.store.write_reference({name: found[name] for name in names})
+                self._store_floor(model, args)
+
+    def _reference_names(self) -> set[str]:
+        """What of step 0 later snapshots are compared with, as far as these probes have it."""
+        names = {name for group in self.groups for name in REFERENCE_NAMES.get(group, ())}
+        return names if self.probe_set.control else names - {"control_hidden_pooled_0"}
+
+    def _announce(self, args, state) -> None:
+        """What the snapshots to come will cost, from the last one that was taken."""
+        to_come = self.schedule.to_come(state.global_step, args, state)
+        tqdm.write(
+            f"snapshots: {to_come} to come after step {state.global_step}, {self.schedule}, on "
+            f"{len(self.probe_set.examples)} probes, in {self.store.paths.metrics}"
+        )
+        run, steps = self.store.run_info(), self.store.steps()
+        for line in cost_lines(run, self.store.manifest(steps[-1]), self.probe_set) if steps else ():
+            tqdm.write(f"  {line}")
+        for group, why in run["measures"]["left_out"].items():
+            tqdm.write(f"  {group} is left out: {why}; --measures with its name measures it all the same")
+
+    # ---- one snapshot ----
+
+    def snapshot(self, model: nn.Module, step: int, max_steps: int, is_last: bool) -> None:
+        """Measure `model` and store it as `step`."""
+        start = time.perf_counter()
+        watch = Stopwatch(find_gpt2(model).device)
+        of_tiers = tiers(step, self.last_step, max_steps, is_last)
+        wanted = wanted_names(self.groups, of_tiers)
+        reference = None
+        if step == 0:
+            wanted |= self._reference_names()
+        else:
+            reference = self.store.load_reference(self._reference_names())
+        arrays = capture(
+            model,
+            self.probe_set,
+            wanted,
+            base=self.base,
+            reference=reference,
+            previous=self._previous_states(),
+            watch=watch,
+        )
+        if step == 0:
+            names = self._reference_names()
+            self.store.write_reference({name: arrays.pop(name) for name in names if name in arrays})
+        if "gradients" in self.groups:
+            share, _ = self.gradients.shares(self.grad_squares)
+            arrays["grad_share"] = share.numpy()
+            logged_step, norm = self.logged_grad_norm
+            arrays["grad_norm_total"] = np.float32(norm if logged_step == step else math.nan)
+        self.store.write(
+            step,
+            arrays,
+            seconds=round(time.perf_counter() - start, 3),
+            seconds_by_group={name: round(value, 3) for name, value in watch.seconds.items()},
+            tier=sorted(of_tiers),
+            probes=len(self.probe_set.examples),
+        )
+        self.last_step = step
+
+    def _previous_states(self) -> np.ndarray | None:
+        """hidden_pooled of the snapshot before."""
+        if self.last_step < 0 or "hidden" not in self.groups:
+            return None
+        try:
+            return self.store.load(self.last_step, ["hidden_pooled"]).get("hidden_pooled")
+        except InputError as damaged:
+            tqdm.write(f"snapshots: nothing is compared with step {self.last_step}: {damaged}")
+            return None
+
+
+def axis_labels(gpt2: GPT2LMHeadModel, probe_set: ProbeSet) -> dict[str, Any]:
+    """Size or labels of every axis that a stored array has, for run.json."""
+    config = gpt2.config
+    length = max((len(e.input_ids) for e in probe_set.pattern_examples), default=0)
+    hidden_layers = ["embedding", *(f"block {i}" for i in range(1, config.n_layer + 1))]
+    hidden_layers[-1] += " (before ln_f)"
+    kl = [probe_set.examples[i] for i in probe_set.kl]
+    return {
+        "example": len(probe_set.examples),
+        "few_example": len(probe_set.few),
+        "kl_example": len(kl),
+        "kl_row": KL_ROWS,
+        "kl_key": max(len(e.input_ids) for e in kl),
+        "training_example": len(probe_set.training),
+        "control_example": len(probe_set.control),
+        "sequence": len(probe_set.sequences),
+        "pair": len(probe_set.twins),
+        "half": list(HALVES),
+        "region": list(REGIONS),
+        "pooling": list(POOLINGS),
+        "reference": list(REFERENCES),
+        "spread": list(SPREAD),
+        "layer": config.n_layer,
+        "hidden_layer": hidden_layers,
+        "head": config.n_head,
+        "pattern_example": [e.id for e in probe_set.pattern_examples],
+        "query_key": length * (length + 1) // 2,
+        "d_model": config.n_embd,
+        "d_mlp": config.n_inner or 4 * config.n_embd,
+        "matrix": matrix_names(gpt2),
+        "grad_matrix": grad_matrix_names(gpt2),
+        "singular": N_SINGULAR,
+        "intruder": N_INTRUDER,
+        "block": block_names(gpt2),
+        "perturbation": N_PERTURBATION,
+    }

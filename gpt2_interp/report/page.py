@@ -1,0 +1,209 @@
+"""The HTML report of one run: one page that holds everything it shows.
+
+Stages write numbers and pictures; this module only reads them. Whatever is missing (training may still be going on)
+becomes a sentence. What a definition says comes from the measure table. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.analysis.outputs import read_rows, read_scores, spread_samples
+from gpt2_interp.errors import InputError
+from gpt2_interp.figures.draw_html import figure_fragment
+from gpt2_interp.figures.registry import SECTIONS, Chapter
+from gpt2_interp.figures.samples import sample_plotly
+from gpt2_interp.files import write_atomically
+from gpt2_interp.report.claims_tables import VERDICTS, ablation_section, claims_section, costs_section
+from gpt2_interp.report.score_tables import (
+    QUALITY,
+    TUNINGS,
+    notes_of,
+    plain,
+    quality_table,
+    score_sentences,
+    score_table,
+)
+from gpt2_interp.snapshots.scalars import SCORES
+from gpt2_interp.snapshots.table import MEASURE, Measure
+
+LARGEST_REPORT = 15_000_000  # bytes
+FOR_TEXT = 700_000  # of them, for text and tables
+SAMPLES_SHOWN = 5
+FOLDED_AWAY = ("sha256", "counts", "samples")  # of a part of the data: among the settings
+
+
+def write_run_report(m: Measurements) -> Path:
+    """visualizations/<run>/interpretability_report.html from whatever is there."""
+    path = m.paths.visualizations / "interpretability_report.html"
+    scores, score_note = read_scores(m.paths)
+    page = template().render(
+        overview=None,
+        run=m.paths.run_name,
+        title=f"Interpretability report: {m.paths.run_name}",
+        plotly_js=Markup(get_plotlyjs()),
+        summary=summary(m, scores),
+        scores=score_table(scores),
+        score_note=score_note,
+        score_sentences=score_sentences(scores),
+        score_notes=notes_of(scores),
+        quality=quality_section(m, scores),
+        probe_notes=notes_of(m.probe_set),
+        predictions=read_rows(m.paths.model_outputs / "predictions.jsonl", SAMPLES_SHOWN),
+        samples=spread_samples(read_rows(m.paths.model_outputs / "samples.jsonl")),
+        settings=settings(m.info),
+        sections=sections(m),
+        claims=claims_section(m),
+        verdicts=VERDICTS,
+        ablation=ablation_section(m),
+        costs=costs_section(m),
+        warning=_one_step(m),
+    )
+    write_atomically(path, page.encode())
+    return path
+
+
+def summary(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The run in a few lines: (name, value)."""
+    model, info = m.info.get("model", {}), m.info
+    total, trainable = model.get("parameters"), model.get("trainable_parameters")
+    rows = [("task", info.get("task")), ("tuning", TUNINGS.get(info.get("tuning"), info.get("tuning")))]
+    if total and trainable is not None:
+        share = plain(round(100 * trainable / total, 2))
+        rows.append(("parameters", f"{total:,}, of which {trainable:,} trained ({share}%)"))
+    shape = [f"{key} {model[key]}" for key in ("n_layer", "n_head", "n_embd", "n_positions") if key in model]
+    rows.append(("shape", ", ".join(shape)))
+    for part, entry in info.get("data", {}).items():
+        rows.append((f"data: {part}", plain({k: v for k, v in entry.items() if k not in FOLDED_AWAY})))
+    examples, patterns = (len(m.probe_set.get(kind, [])) for kind in ("example", "pattern"))
+    rows.append(("probes", f"{examples} fixed examples, {patterns} with full patterns"))
+    rows.append(("snapshots", f"{len(m.steps)}, at steps {_list(m.steps)}"))
+    rows += [("device", info.get("device")), ("started", info.get("created")), ("git commit", info.get("git_commit"))]
+    return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def quality_section(m: Measurements, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said about the texts themselves: the table, the figure over the checkpoints, and their definitions."""
+    picture, interactive, note = None, None, ""
+    try:
+        interactive = Markup(figure_fragment(sample_plotly(m), "figure-sample_quality"))
+        picture, note, _ = _picture(m.paths.visualizations / "sample_quality.png", FOR_TEXT // 2)
+    except InputError as problem:
+        note = f"No picture: {problem}"
+    return {
+        "table": quality_table(scores),
+        "picture": picture,
+        "interactive": interactive,
+        "note": note,
+        "definitions": [score for score in SCORES if re.sub("<.*>", "2", score.name) in (*QUALITY, "texts")],
+    }
+
+
+def settings(info: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of (name, value) for the tables that are folded away."""
+    groups = [
+        ("Arguments", info.get("arguments")),
+        ("Model", info.get("model")),
+        ("Data", info.get("data")),
+        ("Versions", info.get("versions")),
+    ]
+    return [
+        (name, [(str(k), plain(v)) for k, v in group.items()]) for name, group in groups if isinstance(group, Mapping)
+    ]
+
+
+def sections(m: Measurements) -> list[dict[str, Any]]:
+    """Every section with its figures, as long as they fit into LARGEST_REPORT."""
+    left = LARGEST_REPORT - len(get_plotlyjs()) - FOR_TEXT
+    result = []
+    for section in SECTIONS:
+        chapters = []
+        for chapter in section.chapters:
+            shown, left = _chapter(m, chapter, left)
+            chapters.append(shown)
+        result.append({"section": section, "chapters": chapters})
+    return result
+
+
+def _chapter(m: Measurements, chapter: Chapter, left: int) -> tuple[dict[str, Any], int]:
+    """(what the template shows of one figure, bytes left for those that follow)."""
+    missing = [name for name in chapter.measures if not m.has(name)]
+    shown = {
+        "chapter": chapter,
+        "measures": [_measure(MEASURE[name]) for name in chapter.measures],
+        "picture": None,
+        "interactive": None,
+        "measured": any(m.has(name) for name in chapter.needs or chapter.measures),
+        "notes": [_not_measured(m, missing)] if missing else [],
+    }
+    if not shown["measured"]:
+        return shown, left
+    picture, picture_note, left = _picture(m.paths.visualizations / f"{chapter.name}{chapter.suffix}", left)
+    interactive, interactive_note = None, ""
+    if chapter.plotly:
+        try:
+            interactive = figure_fragment(chapter.plotly(m), f"figure-{chapter.name}")
+        except InputError as problem:
+            interactive_note = str(problem)
+    if interactive and len(interactive) > left:
+        interactive, interactive_note = None, "The interactive version is too large for this page: open its own file."
+    left -= len(interactive or "")
+    shown["picture"] = picture
+    # plotly writes < and / of its data as \u003c, \u002f
+    shown["interactive"] = Markup(interactive) if interactive else None
+    shown["notes"] += [note for note in dict.fromkeys((picture_note, interactive_note)) if note]
+    return shown, left
+
+
+def _not_measured(m: Measurements, names: list[str]) -> str:
+    """Which of a figure's measures this run does not have, and why where it is known."""
+    left_out = m.info.get("measures", {}).get("left_out", {})
+    groups = dict.fromkeys(MEASURE[name].group for name in names)
+    reasons = [f"{group}: {left_out[group]}" for group in groups if group in left_out]
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    return f"Not measured in this run{why}: {', '.join(names)}."
+
+
+def _picture(path: Path, left: int) -> tuple[str | None, str, int]:
+    """(data URI or None, why not, bytes left)."""
+    if not path.is_file():
+        script = "analyze_latent_space.py" if path.stem.startswith("latent") else "visualize_metrics.py"
+        return None, f"{path.name} has not been drawn yet: run {script} --run_name {path.parent.name}.", left
+    data = base64.b64encode(path.read_bytes()).decode()
+    if len(data) > left:
+        return None, f"{path.name} is too large for this page: open the file itself.", left
+    return f"data:image/{path.suffix[1:]};base64,{data}", "", left - len(data)
+
+
+def _measure(measure: Measure) -> dict[str, str]:
+    return {key: getattr(measure, key) for key in ("name", "unit", "meaning", "formula", "source", "caution")}
+
+
+def _one_step(m: Measurements) -> str:
+    return "" if len(m.steps) > 1 else f"There is only one snapshot (step {m.steps[0]}): nothing can have changed yet."
+
+
+def template() -> Any:
+    """The page of both reports; everything that is filled in is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report_template.html")
+
+
+def _list(steps: list[int], most: int = 12) -> str:
+    shown = [str(step) for step in steps] if len(steps) <= most else [*map(str, steps[: most - 2]), "…", str(steps[-1])]
+    return ", ".join(shown)

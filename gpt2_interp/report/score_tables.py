@@ -1,0 +1,137 @@
+"""What a run wrote under model_outputs/, as tables and texts for the reports. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpt2_interp.analysis.outputs import SYSTEMS, is_number
+
+SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "fact_recall", "loss", "perplexity", "perplexity_shuffled_prompt")
+SCORE_NAMES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "fact_recall": "facts stated (%)",
+    "loss": "loss (nats/token)",
+    "perplexity": "perplexity",
+    "perplexity_shuffled_prompt": "perplexity, shuffled prompt",
+}
+QUALITY_OF = {"base": "base model", "tuned": "fine-tuned", "reference": "references"}
+QUALITY = {  # what the table says about the texts: {score: (name, how to read it)}
+    "words": ("words a text", "mean"),
+    "finished": ("ended by themselves", "share; the others were cut at the longest length allowed"),
+    "judged_by_base": ("perplexity under the base", "one judge for all; a repeated phrase is likely, too"),
+    "judged_by_tuned": (
+        "perplexity under the fine-tuned model",
+        "of its own texts it falls when they repeat",
+    ),
+    "repetition_4": ("repetition inside a text", "share of 4-grams that the text had before (rep-4)"),
+    "self_bleu": ("sameness of the texts", "self-BLEU, 0 to 1: each text against all others"),
+    "distinct_1_equal": ("different words", "distinct-1 at equal size"),
+    "distinct_2_equal": ("different bigrams", "distinct-2 at equal size"),
+    "distinct_3_equal": ("different trigrams", "distinct-3 at equal size"),
+    "distinct_1": ("distinct-1", "of all words written: falls with their number"),
+    "distinct_2": ("distinct-2", "likewise"),
+    "distinct_3": ("distinct-3", "likewise"),
+}
+QUALITY_FORMATS = {"words": "{:.1f}", "judged_by_base": None, "judged_by_tuned": None}
+TUNINGS = {"full": "all weights", "lora": "LoRA"}
+
+
+def score_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """{"columns": names, "rows": [(system, [text per column])]}; None without scores."""
+    systems = [(key, metrics[key]) for key in SYSTEMS if isinstance(metrics.get(key), dict)]
+    names = SCORE_NAMES | {score: f"perplexity, {source}" for score, source in _source_scores(metrics).items()}
+    columns = [score for score in names if any(is_number(entry.get(score)) for _, entry in systems)]
+    if not columns:
+        return None
+    rows = [(SYSTEMS[key], [*(interval(entry, c) for c in columns), str(entry.get("n", ""))]) for key, entry in systems]
+    return {"columns": [*(names[column] for column in columns), "rows scored"], "rows": rows}
+
+
+def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """{"columns": whose texts, "rows": [(name, how to read it, [text per column])], "texts": how many of each};
+    None where they were too few, or the run is of a version without these numbers."""
+    sets = {key: metrics[key] for key in QUALITY_OF if isinstance(metrics.get(key), Mapping)}
+    sets = {key: entry for key, entry in sets.items() if is_number(entry.get("texts"))}
+    rows = [
+        (name, hint, [interval(entry, score, QUALITY_FORMATS.get(score, "{:.3f}")) for entry in sets.values()])
+        for score, (name, hint) in QUALITY.items()
+        if any(is_number(entry.get(score)) for entry in sets.values())
+    ]
+    if not rows:
+        return None
+    counts = {entry["texts"] for entry in sets.values()}
+    return {
+        "columns": [QUALITY_OF[key] for key in sets],
+        "rows": rows,
+        "texts": " / ".join(str(entry["texts"]) for entry in sets.values()) if len(counts) > 1 else str(counts.pop()),
+    }
+
+
+def _source_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """{"perplexity_wikitext": "wikitext", ...}: the sources of a mixture that the test rows come from."""
+    test = metrics.get("test")
+    counts = test.get("counts") if isinstance(test, Mapping) else None
+    return {f"perplexity_{source}": source for source in counts} if isinstance(counts, Mapping) else {}
+
+
+def interval(entry: Mapping[str, Any], score: str, form: str | None = None) -> str:
+    """ "40.1 (38.0 to 42.2)", or without bounds where there are none; form: how to write a number, "{:.1f}"."""
+    if not is_number(entry.get(score)):
+        return "–"
+    if form is None and score.startswith(("rouge", "fact")):
+        form = "{:.1f}"
+    write = form.format if form else number
+    low, high = entry.get(f"{score}_low"), entry.get(f"{score}_high")
+    bounds = f" ({write(low)} to {write(high)})" if is_number(low) and is_number(high) else ""
+    return write(entry[score]) + bounds
+
+
+def score_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """What may be said about fine-tuned against base: the headline score and whether the intervals overlap."""
+    base, tuned = metrics.get("base"), metrics.get("tuned")
+    if not isinstance(base, dict) or not isinstance(tuned, dict):
+        return []
+    sentences = []
+    for score in ("rouge1", "fact_recall", "perplexity"):
+        if is_number(base.get(score)) and is_number(tuned.get(score)):
+            name = SCORE_NAMES[score][0].upper() + SCORE_NAMES[score][1:]
+            change = f"{name}: base {interval(base, score)}, fine-tuned {interval(tuned, score)}"
+            sentences.append(change + overlap(base, tuned, score) + ".")
+    return sentences
+
+
+def overlap(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:
+    """ "; the 95% intervals overlap", or do not; nothing where an interval is missing."""
+    bounds = [entry.get(f"{score}_{end}") for entry in (a, b) for end in ("low", "high")]
+    if not all(is_number(bound) for bound in bounds):
+        return ""
+    apart = bounds[1] < bounds[2] or bounds[3] < bounds[0]
+    return f"; the 95% intervals {'do not overlap' if apart else 'overlap'}"
+
+
+def notes_of(record: Mapping[str, Any]) -> list[str]:
+    notes = record.get("notes")
+    return [str(note) for note in notes] if isinstance(notes, list) else []
+
+
+# --- numbers as text ---------------------------------------------------------------------------------------------
+
+
+def number(value: float) -> str:
+    """Four significant digits, no exponent for ordinary sizes."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def plain(value: Any) -> str:
+    """A nested setting as one readable line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(item) for item in value)
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)

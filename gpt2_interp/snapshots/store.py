@@ -1,0 +1,265 @@
+"""The snapshot store: what was measured on the fixed probes at one optimizer step.
+
+Every array is declared in `measure_table.py`, and the writer validates against it. A snapshot is up to three
+safetensors files and a manifest `interpretability_metrics/<run>/step_00000500.json` with their sha256, written last: a
+step without it did not happen. What later snapshots are compared with stands once in `reference.safetensors`.
+Imports no torch, so that figures can be drawn without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as safetensors_load
+from safetensors.numpy import save as safetensors_save
+
+from gpt2_interp.errors import InputError
+from gpt2_interp.files import finite, write_atomically, write_json
+from gpt2_interp.run_paths import RunPaths, measured_runs
+from gpt2_interp.snapshots.table import MEASURE, Measure
+
+SCHEMA_VERSION = 2
+
+
+# --- files that are whole or absent ----------------------------------------------------------------------------
+
+
+# --- the store -------------------------------------------------------------------------------------------------
+
+
+class SnapshotStore:
+    """Snapshots, probe set and training log of one run.
+
+    run.json holds the run's settings and "axes": {axis name: size or list of labels}, which every array must fit.
+    """
+
+    def __init__(self, paths: RunPaths):
+        self.paths = paths
+        self._folders = {"attention": paths.attention, "latent": paths.latent, "metrics": paths.metrics}
+        self._intact: dict[Path, bool] = {}
+
+    # ---- the run ----
+
+    @property
+    def run_file(self) -> Path:
+        return self.paths.metrics / "run.json"
+
+    @property
+    def probe_file(self) -> Path:
+        return self.paths.metrics / "probe_set.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.paths.metrics / "training_log.jsonl"
+
+    def create(self, run_info: Mapping[str, Any]) -> None:
+        """Write run.json. `run_info` needs "axes"; everything else is provenance."""
+        assert "axes" in run_info
+        write_json(self.run_file, {"schema_version": SCHEMA_VERSION, "run_name": self.paths.run_name, **run_info})
+
+    def run_info(self) -> dict[str, Any]:
+        """run.json. Raises InputError when the run was never measured or its schema is not known."""
+        if not self.run_file.is_file():
+            known = ", ".join(measured_runs(self.paths.root)) or "none yet"
+            raise InputError(
+                f"run {self.paths.run_name!r} has no measurements under {self.paths.metrics.parent}/: train it first "
+                f"with gpt2_summarization.py, or give --run_name one of these: {known}."
+            )
+        try:
+            info = json.loads(self.run_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{self.run_file} is not readable JSON ({error}); run the training again.") from None
+        if info.get("schema_version") != SCHEMA_VERSION:
+            raise InputError(
+                f"{self.run_file} has schema version {info.get('schema_version')}, this program reads "
+                f"{SCHEMA_VERSION}: run it again with gpt2_summarization.py --overwrite, or draw it with the version "
+                f"of this project that wrote it."
+            )
+        return info
+
+    def labels(self, axis: str) -> list[str]:
+        """Labels of one axis; numbers where run.json gives only its size."""
+        value = self.run_info()["axes"][axis]
+        return [str(i) for i in range(value)] if isinstance(value, int) else [str(label) for label in value]
+
+    # ---- snapshots ----
+
+    def manifest_file(self, step: int) -> Path:
+        return self.paths.metrics / f"step_{step:08d}.json"
+
+    def array_file(self, folder: str, step: int) -> Path:
+        return self._folders[folder] / f"step_{step:08d}.safetensors"
+
+    def steps(self) -> list[int]:
+        """Optimizer steps with a complete snapshot, ascending as numbers."""
+        if not self.paths.metrics.is_dir():
+            return []
+        names = (re.fullmatch(r"step_(\d+)\.json", path.name) for path in self.paths.metrics.iterdir())
+        return sorted(int(match[1]) for match in names if match)
+
+    def write(self, step: int, arrays: Mapping[str, np.ndarray], **info: Any) -> None:
+        """Store one snapshot; arrays are checked against `MEASURES` and run.json, then cast to their dtype.
+
+        `info` goes into the manifest (seconds, probes, ...). Raises ValueError if an array does not fit the table.
+        """
+        axes = self.run_info()["axes"]
+        by_folder: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in arrays.items():
+            measure = MEASURE[name]
+            assert measure.folder in self._folders, f"{name} is no part of a snapshot"
+            by_folder.setdefault(measure.folder, {})[name] = _checked(measure, np.asarray(array), axes)
+        files = {folder: _write_arrays(self.array_file(folder, step), group) for folder, group in by_folder.items()}
+        manifest = {"step": step, "schema_version": SCHEMA_VERSION, "written": time.time(), "files": files, **info}
+        write_json(self.manifest_file(step), manifest)
+
+    def remove(self, step: int) -> None:
+        """Forget one snapshot, so that it can be taken again with more measures."""
+        self.manifest_file(step).unlink()
+        for folder in self._folders:
+            self.array_file(folder, step).unlink(missing_ok=True)
+
+    def manifest(self, step: int) -> dict[str, Any]:
+        return json.loads(self.manifest_file(step).read_text(encoding="utf-8"))
+
+    def load(self, step: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Arrays of one snapshot, all or the named ones; files whose sha256 is wrong raise InputError by name."""
+        wanted = None if names is None else set(names)
+        arrays: dict[str, np.ndarray] = {}
+        for folder, entry in self.manifest(step)["files"].items():
+            if wanted is not None and not wanted & set(entry["arrays"]):
+                continue
+            group = self._read_arrays(self._folders[folder] / entry["file"], entry["sha256"])
+            arrays.update({k: v for k, v in group.items() if wanted is None or k in wanted})
+        return arrays
+
+    def _read_arrays(self, path: Path, sha256: str) -> dict[str, np.ndarray]:
+        """The arrays of one file. Raises InputError by its name if it is not what was written."""
+        try:
+            data = path.read_bytes()
+            if self._intact.get(path) is None:
+                self._intact[path] = hashlib.sha256(data).hexdigest() == sha256
+            if not self._intact[path]:
+                raise InputError(f"{path} is damaged (its sha256 is not the manifest's).")
+            return safetensors_load(data)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} can't be read ({error}).") from None
+
+    def stack(self, name: str) -> tuple[list[int], np.ndarray]:
+        """(steps, array [step, *axes]) of one measure over all snapshots that have it, undamaged.
+
+        A damaged file is named in a warning and its step left out. Raises InputError if nothing is left.
+        """
+        steps, arrays = [], []
+        for step in self.steps():
+            try:
+                loaded = self.load(step, [name])
+            except InputError as error:
+                warnings.warn(f"step {step} is skipped: {error}", stacklevel=2)
+                continue
+            if name in loaded:
+                steps.append(step)
+                arrays.append(loaded[name])
+        if not steps:
+            raise InputError(
+                f"run {self.paths.run_name!r} has no intact snapshot of {name}: wait for its first checkpoint, "
+                f"or train again."
+            )
+        return steps, np.stack(arrays)
+
+    # ---- the reference: step 0, once per run ----
+
+    @property
+    def reference_file(self) -> Path:
+        return self.paths.metrics / "reference.safetensors"
+
+    def write_reference(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store what later snapshots are compared with: measures of folder "reference"."""
+        axes = self.run_info()["axes"]
+        assert all(MEASURE[name].folder == "reference" for name in arrays)
+        checked = {name: _checked(MEASURE[name], np.asarray(array), axes) for name, array in arrays.items()}
+        entry = _write_arrays(self.reference_file, checked)
+        write_json(self.reference_file.with_suffix(".json"), {"schema_version": SCHEMA_VERSION, **entry})
+
+    def load_reference(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Arrays of the reference, all or those of `names` that it has; {} without one. InputError if damaged."""
+        manifest = self.reference_file.with_suffix(".json")
+        if not manifest.is_file():
+            return {}
+        entry = json.loads(manifest.read_text(encoding="utf-8"))
+        wanted = set(entry["arrays"]) if names is None else set(names) & set(entry["arrays"])
+        arrays = self._read_arrays(self.reference_file, entry["sha256"]) if wanted else {}
+        return {name: arrays[name] for name in wanted}
+
+    def truncate(self, last_step: int) -> None:
+        """Forget what came after `last_step`, where a resume goes on: snapshots, log lines, files without manifest."""
+        for step in self.steps():
+            if step > last_step:
+                self.manifest_file(step).unlink()  # first: from now on the step did not happen
+        if last_step < 0:
+            self.reference_file.with_suffix(".json").unlink(missing_ok=True)
+            self.reference_file.unlink(missing_ok=True)
+        kept = {f"step_{step:08d}" for step in self.steps()}
+        for folder in self._folders.values():
+            for path in folder.glob("step_*.safetensors"):
+                if path.stem not in kept:
+                    path.unlink()
+        lines = [line for line in self.read_log() if line["step"] <= last_step]
+        if self.log_file.exists():
+            write_atomically(self.log_file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    # ---- probes and log ----
+
+    def write_probe_set(self, probe_set: Mapping[str, Any]) -> None:
+        write_json(self.probe_file, probe_set)
+
+    def write_tokens(self, texts: Mapping[int, str]) -> None:
+        """tokens.json: the text of every token id that occurs in the probes."""
+        write_json(self.paths.metrics / "tokens.json", texts)
+
+    def tokens(self) -> dict[int, str]:
+        """What `write_tokens` stored; {} if nothing was."""
+        path = self.paths.metrics / "tokens.json"
+        return (
+            {int(i): text for i, text in json.loads(path.read_text(encoding="utf-8")).items()} if path.is_file() else {}
+        )
+
+    def probe_set(self) -> dict[str, Any]:
+        return json.loads(self.probe_file.read_text(encoding="utf-8"))
+
+    def append_log(self, record: Mapping[str, Any]) -> None:
+        """Append one line, {"step": ..., scalars}, to training_log.jsonl."""
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log_file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """All complete lines of the training log; a last line that is still being written is left out."""
+        if not self.log_file.is_file():
+            return []
+        lines = self.log_file.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines if line]
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Write one safetensors file; returns what its manifest says of it."""
+    data = safetensors_save(dict(arrays))
+    write_atomically(path, data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return {"file": path.name, "bytes": len(data), "sha256": sha256, "arrays": sorted(arrays)}
+
+
+def _checked(measure: Measure, array: np.ndarray, axes: Mapping[str, Any]) -> np.ndarray:
+    """`array` in the measure's dtype, contiguous. Raises ValueError if its shape is not that of the measure's axes."""
+    sizes = tuple(value if isinstance(value := axes[axis], int) else len(value) for axis in measure.axes)
+    if array.shape != sizes:
+        raise ValueError(f"{measure.name} has shape {array.shape}; its axes {measure.axes} want {sizes}")
+    return np.asarray(array, dtype=measure.dtype, order="C")  # ascontiguousarray would give a scalar an axis

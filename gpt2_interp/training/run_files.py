@@ -1,0 +1,172 @@
+"""The files of one run besides its snapshots: may they be written, models and their cards, samples, provenance."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from gpt2_interp.cli.training_flags import ExperimentArguments
+from gpt2_interp.data.settings import DataArguments
+from gpt2_interp.errors import InputError
+from gpt2_interp.files import write_atomically, write_json
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.model.task_file import TASK_FILE
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.training.checkpoints import best_intact_step, load_weights, remove_leftovers, step_of
+
+RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "tokenizers")
+
+
+# --- before ----------------------------------------------------------------------------------------------------
+
+
+def check_free(paths: RunPaths, experiment: ExperimentArguments) -> None:
+    """Refuse to touch an earlier run of this name unless told to. Raises InputError."""
+    exists = any(path.exists() for path in paths.all())
+    if exists and not (experiment.resume or experiment.overwrite):
+        raise InputError(
+            f"run {paths.run_name!r} already exists: --resume goes on with it, --overwrite deletes it first, "
+            f"another --run_name keeps both."
+        )
+    if experiment.resume and not exists:
+        raise InputError(
+            f"there is no run {paths.run_name!r} to resume: leave out --resume, or check --run_name and --root."
+        )
+    if exists:
+        lock(paths)
+
+
+def is_finished(paths: RunPaths) -> bool:
+    """Whether training and scoring have ended: metrics.json is written last."""
+    return (paths.model_outputs / "metrics.json").is_file()
+
+
+_locks: dict[Path, Any] = {}  # lock file -> its open file, held until this process ends
+
+
+def lock(paths: RunPaths) -> None:
+    """Keep other processes from this run until this one ends, however it ends. Raises InputError if one has it.
+
+    A record lock (lockf): the kernel frees it when the process dies, and workers that it forks don't inherit it.
+    Of a distributed run only the first process, the one that writes, takes it.
+    """
+    path = paths.checkpoints.with_name(f".{paths.run_name}.lock").absolute()
+    if path in _locks or os.environ.get("RANK", "0") != "0":
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+")  # noqa: SIM115, closing it would give the lock back
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        raise InputError(
+            f"run {paths.run_name!r} is in use by process {file.read().strip() or 'unknown'}: wait until it ends, stop "
+            f"it, or give another --run_name."
+        ) from None
+    except OSError as error:  # some network file systems know no locks
+        print(f"  note: {path} can't be locked ({error}): let no second process use this run", flush=True)
+    file.truncate(0)
+    print(os.getpid(), file=file, flush=True)
+    _locks[path] = file
+
+
+def prepare(paths: RunPaths, experiment: ExperimentArguments) -> None:
+    """Delete the earlier run if that was asked for; make the folders. Called once everything given has proved good."""
+    lock(paths)
+    check_free(paths, experiment)  # once more: until now another process could begin and end this run
+    if experiment.resume:  # what a kill left of an atomic write; pictures are others' business
+        remove_leftovers(path for path in paths.all() if path != paths.visualizations)
+    if experiment.overwrite:  # first what says that there is a run to resume: a kill may leave the rest
+        (paths.model_outputs / "metrics.json").unlink(missing_ok=True)
+        for path in (paths.checkpoints, *paths.all()):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in (paths.checkpoints, paths.model_outputs, paths.logs):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def provenance() -> dict[str, Any]:
+    """When, with which code and which versions."""
+    try:
+        here = Path(__file__).resolve().parent
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # not a checkout, or no git
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        },
+        "git_commit": commit,
+        "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+# --- samples ---------------------------------------------------------------------------------------------------
+
+
+def cut_samples(path: Path, checkpoint: Path | None) -> None:
+    """Forget the samples after the checkpoint that a run is resumed from."""
+    if path.is_file():
+        last = step_of(checkpoint) if checkpoint else -1
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n")[:-1] if json.loads(line)["step"] <= last]
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+# --- models ----------------------------------------------------------------------------------------------------
+
+
+def save_models(
+    trainer, tokenizer, paths: RunPaths, model_args: ModelArguments, data: DataArguments, plain_text: bool
+) -> int:
+    """final_model/ (the last weights) and best_model/ (the intact checkpoint with the lowest evaluation loss).
+
+    Returns the best step, whose weights the model then has. For LoRA both folders hold the adapter only. plain_text: no
+    row had a prompt, so that the model continues texts.
+    """
+    trained = {
+        "task": "text" if plain_text else data.task,
+        "max_source_length": data.max_source_length,
+        "max_target_length": data.max_target_length,
+    }
+    dtype = getattr(torch, model_args.save_dtype)
+    final, best = paths.model_outputs / "final_model", paths.model_outputs / "best_model"
+    metric = f"eval_{trainer.args.metric_for_best_model.removeprefix('eval_')}"
+    best_step = best_intact_step(paths.checkpoints, trainer.state, metric, bool(trainer.args.greater_is_better))
+    _save(trainer.model, tokenizer, final, dtype, trained)
+    if best_step == trainer.state.global_step:
+        shutil.rmtree(best, ignore_errors=True)
+        shutil.copytree(final, best)
+    else:
+        load_weights(trainer.model, paths.checkpoints / f"checkpoint-{best_step}")
+        _save(trainer.model, tokenizer, best, dtype, trained)
+    return best_step
+
+
+def _save(model, tokenizer, folder: Path, dtype: torch.dtype, trained: dict[str, Any]) -> None:
+    """Weights, tokenizer, and in task.json what `prompting` needs to ask as in training."""
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left of it
+    state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder, state_dict=state)
+        config = folder / "config.json"  # whichever implementation trained it, any program reads it
+        said = {"dtype": str(dtype).removeprefix("torch."), "architectures": ["GPT2LMHeadModel"]}
+        config.write_text(json.dumps({**json.loads(config.read_text()), **said}, indent=2) + "\n")
+    tokenizer.save_pretrained(folder)
+    write_json(folder / TASK_FILE, trained)

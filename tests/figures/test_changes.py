@@ -1,0 +1,122 @@
+"""Maps of changed heads: coloured beyond the band only, framed where claimed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.errors import InputError
+from gpt2_interp.figures.changes import HEAD_MEASURES, cell_state, head_change_panels, head_changes_plotly
+from gpt2_interp.figures.panels import INSIDE, NO_BAND, SHOWN, WITHIN
+from tests.fake_store import CHANGED_HEAD, STYLE_HEAD, write_fake_run
+
+STILL = ("prev_token", "duplicate")  # measures in which no head was made to change
+
+
+def by_name(m: Measurements) -> dict:
+    panels = head_change_panels(m)
+    return dict(zip((*HEAD_MEASURES, "ablation_exact"), panels, strict=True))
+
+
+def test_one_map_for_each_claimed_measure_of_heads():
+    asked = "attn_source_ns attn_gold_lift attn_source_normw head_write attn_entropy_norm_ns attn_distance_ns"
+    assert set(HEAD_MEASURES) == {*asked.split(), "attn_sink", "attn_kl0", "induction", "prev_token", "duplicate"}
+
+
+def test_only_the_planted_heads_are_coloured_and_framed(measurements):
+    for name, panel in by_name(measurements).items():
+        planted = {"attn_sink": [STYLE_HEAD], **dict.fromkeys(STILL, [])}.get(name, [CHANGED_HEAD])
+        assert [tuple(cell) for cell in np.argwhere(panel.state == SHOWN)] == planted, name
+        assert [tuple(cell) for cell in np.argwhere(panel.outlined)] == planted, name
+        assert np.isfinite(panel.cells(INSIDE)).sum() == 12 - len(planted)
+        low, high = panel.limits
+        assert panel.diverging and low == -high and high >= np.abs(panel.values).max() - 1e-9
+
+
+def test_values_hover_and_count(measurements):
+    panel = by_name(measurements)["attn_source_ns"]
+    assert panel.values[CHANGED_HEAD] == pytest.approx(0.35, abs=0.01)
+    assert panel.title == "attn_source_ns: 1 of 12"
+    layer, head = CHANGED_HEAD
+    said = panel.hover[layer][head]
+    assert said.startswith("layer 1, head 2<br>+0.35") and "band 0.0" in said and "since step 50" in said
+
+
+def test_the_scale_of_a_map_without_changes_reaches_the_band(measurements):
+    panel = by_name(measurements)["prev_token"]
+    band = measurements.claims["measures"]["prev_token"]["band"]
+    assert panel.limits[1] == band > np.abs(panel.values).max()
+
+
+@pytest.mark.parametrize(
+    ("change", "band", "floor", "state"),
+    [
+        (0.3, 0.2, 0.0, SHOWN),
+        (-0.3, 0.2, 0.0, SHOWN),
+        (0.2, 0.2, 0.0, INSIDE),
+        (0.3, 0.2, 0.4, INSIDE),  # no more than the precision of training does
+        (0.3, 0.2, None, SHOWN),
+        (None, 0.2, 0.0, INSIDE),
+        (9.0, None, 0.0, NO_BAND),
+    ],
+)
+def test_when_a_cell_is_coloured(change, band, floor, state):
+    assert cell_state({"change": change, "band": band, "floor": floor}) == state
+
+
+def test_without_a_band_nothing_is_coloured_or_framed(tmp_path):
+    m = Measurements(write_fake_run(tmp_path, steps=(0, 10), tiers=("light",)).paths)
+    panels = by_name(m)
+    for name in HEAD_MEASURES:
+        assert (panels[name].state == NO_BAND).all() and not panels[name].outlined.any()
+        assert "nothing can be claimed" in panels[name].note
+    assert panels["ablation_exact"].note == "ablation_exact was not measured."
+    coloured = [trace for trace in head_changes_plotly(m).data if trace.reversescale]
+    assert len(coloured) == len(HEAD_MEASURES)
+    assert not any(np.isfinite(np.array(trace.z, dtype=float)).any() for trace in coloured)
+
+
+def test_pale_cells_have_no_colour_in_plotly(measurements):
+    pale = [trace for trace in head_changes_plotly(measurements).data if trace.colorscale[0][1] == WITHIN]
+    assert len(pale) == len(HEAD_MEASURES) + 1
+    assert sum(np.isfinite(np.array(trace.z, dtype=float)).sum() for trace in pale) == 12 * 12 - 10
+
+
+def test_ablation_is_framed_where_a_change_is_causal(measurements):
+    panel = by_name(measurements)["ablation_exact"]
+    assert panel.values[CHANGED_HEAD] == pytest.approx(0.4, abs=0.02)
+    assert "before training" in panel.hover[1][2] and panel.state[0, 0] == INSIDE
+
+
+def test_causal_alone_frames_nothing(tmp_path):
+    """A head whose removal costs something is no changed head."""
+    store = write_fake_run(tmp_path, steps=(0, 10))
+    path = store.paths.metrics / "claims.json"
+    claims = json.loads(path.read_text())
+    for change in claims["changes"]:
+        change["causal"] = True
+    path.write_text(json.dumps(claims))
+    panel = by_name(Measurements(store.paths))["ablation_exact"]
+    assert [tuple(cell) for cell in np.argwhere(panel.outlined)] == [CHANGED_HEAD]
+
+
+def test_an_undefined_change_has_no_value(tmp_path):
+    store = write_fake_run(tmp_path, steps=(0, 10))
+    path = store.paths.metrics / "claims.json"
+    claims = json.loads(path.read_text())
+    unit = {"layer": "2", "head": "3"}
+    change = next(c for c in claims["changes"] if c["measure"] == "attn_sink" and c["unit"] == unit)
+    change.update(change=None, low=None, high=None, before=None, after=None)
+    path.write_text(json.dumps(claims))
+    panel = by_name(Measurements(store.paths))["attn_sink"]
+    assert np.argwhere(np.isnan(panel.values)).tolist() == [[2, 3]]
+
+
+def test_why_there_is_nothing_to_draw(tmp_path):
+    store = write_fake_run(tmp_path, steps=(0,))
+    with pytest.raises(InputError, match="only one snapshot"):
+        head_change_panels(Measurements(store.paths))
+    (store.paths.metrics / "claims.json").unlink()
+    with pytest.raises(InputError, match="claims.json is missing"):
+        head_change_panels(Measurements(store.paths))

@@ -1,0 +1,79 @@
+"""Maps over layers and steps: drift from the base, and the lens."""
+
+import numpy as np
+import pytest
+
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.errors import InputError
+from gpt2_interp.figures.hidden import DRIFT, LENS, drift_panels, drift_plotly, drift_png, lens_panels, lens_png
+from tests.fake_store import STEPS, write_fake_run
+
+
+def by_name(names: dict, panels: list) -> dict:
+    return dict(zip(names, panels, strict=True))
+
+
+def test_layers_are_rows_and_snapshots_columns(measurements):
+    for panel in drift_panels(measurements):
+        assert panel.rows[0] == "embedding" and panel.columns == [str(step) for step in STEPS]
+        assert panel.values.shape == (4, len(STEPS)) and not panel.note.endswith("measured.")
+
+
+def test_drift_grows_with_depth_and_likeness_falls(measurements):
+    panels = by_name(DRIFT, drift_panels(measurements))
+    for name in ("displacement", "procrustes"):
+        assert (np.diff(panels[name].values[:, -1]) > 0).all() and (panels[name].values[:, 0] == 0).all()
+    for name in ("cka_debiased", "cka_scaled", "rsa", "knn_overlap"):
+        assert (np.diff(panels[name].values[:, -1]) < 0).all() and panels[name].limits == (0, 1)
+        np.testing.assert_allclose(panels[name].values[:, 0], 1)
+
+
+def test_procrustes_stands_beside_its_chance_on_one_scale(measurements):
+    names = list(DRIFT)
+    assert names.index("procrustes_chance") == names.index("procrustes") + 1
+    panels = by_name(DRIFT, drift_panels(measurements))
+    assert panels["procrustes"].limits == panels["procrustes_chance"].limits == (0, pytest.approx(0.9))
+
+
+def test_half_samples_are_told_where_there_are_some(measurements):
+    panels = by_name(DRIFT, drift_panels(measurements))
+    cka = panels["cka_debiased"].hover[3][-1]
+    assert cka.startswith("block 3 (before ln_f), step 1000: 0.55") and "half-samples 0.5 to 0.6" in cka
+    assert "half-samples" not in panels["displacement"].hover[3][-1]
+    assert panels["knn_overlap"].note == "chance 0.43"  # 10 / 23
+
+
+def test_the_reference_is_step_0_and_not_the_snapshot_before(tmp_path):
+    store = write_fake_run(tmp_path, steps=(0, 10))
+    for step in store.steps():
+        arrays = store.load(step)
+        arrays["cka_debiased"][..., 1] = -5
+        store.write(step, arrays)
+    assert drift_panels(Measurements(store.paths))[1].values.min() > 0
+
+
+def test_what_is_missing_is_said(tmp_path):
+    store = write_fake_run(tmp_path, steps=(0, 10))
+    for step in store.steps():
+        arrays = store.load(step)
+        store.write(step, {name: arrays[name] for name in ("cka_debiased", "lens_kl")})
+    m = Measurements(store.paths)
+    panels = by_name(DRIFT, drift_panels(m))
+    assert panels["rsa"].note == "rsa was not measured." and not panels["rsa"].values.size
+    assert "half-samples" not in panels["cka_debiased"].hover[0][0]
+    assert drift_png(m) and drift_plotly(m) and lens_png(m)
+    store.write(0, {"probe_loss": np.zeros(24)})
+    store.write(10, {"probe_loss": np.zeros(24)})
+    for panels_of in (drift_panels, lens_panels):
+        with pytest.raises(InputError, match="did not measure"):
+            panels_of(Measurements(store.paths))
+
+
+def test_the_lens_and_the_bases_are_on_one_scale(measurements):
+    panels = by_name(LENS, lens_panels(measurements))
+    for name in ("logprob", "kl"):
+        assert panels[f"lens_{name}"].limits == panels[f"lens_base_{name}"].limits
+    for name, planted in (("lens_logprob", 2), ("lens_base_logprob", 1)):
+        values = panels[name].values
+        np.testing.assert_allclose(values[:, -1] - values[:, 0], planted, atol=0.02)
+    assert panels["lens_kl"].limits[0] == 0

@@ -1,0 +1,225 @@
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel
+
+from gpt2_interp.cli.parser import parse_arguments
+from gpt2_interp.errors import InputError
+from gpt2_interp.model.anatomy import describe
+from gpt2_interp.model.fast_layers import FastDropout
+from gpt2_interp.model.load import GPT2_SHAPES, MODEL_CLASSES, add_lora, load_base, load_config, load_trained
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.model.tokenizers import load_tokenizer, train_tokenizer
+from gpt2_interp.synthetic.running_text import pretraining_texts
+
+# What OpenAI published (without the tied head), and what Hugging Face's checkpoints hold.
+PARAMETERS = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200}
+
+
+@pytest.mark.parametrize("name", GPT2_SHAPES)
+def test_the_four_published_sizes_are_known_offline(name):
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(load_config(name))
+    assert describe(model)["parameters"] == PARAMETERS[name]
+
+
+def test_config_overrides_and_their_mistakes():
+    config = load_config("gpt2", "n_embd=160,n_layer=3,n_head=5,activation_function=gelu_pytorch_tanh")
+    assert (config.n_embd, config.n_layer, config.activation_function) == (160, 3, "gelu_pytorch_tanh")
+    for wrong in ("n_embed=3", "n_layer=many", "n_layer"):
+        with pytest.raises(InputError, match="--config_overrides"):
+            load_config("gpt2", wrong)
+    with pytest.raises(InputError, match="not a multiple"):
+        load_config("gpt2", "n_embd=100,n_head=12")
+
+
+def test_lora_trains_the_published_numbers_of_parameters():
+    """r = 8 on c_attn and *both* c_proj: 811,008; on attention alone 442,368."""
+    for modules, trained in ((["c_attn", "c_proj"], 811_008), (["attn.c_attn", "attn.c_proj"], 442_368)):
+        with torch.device("meta"):  # shapes only
+            model = GPT2LMHeadModel(load_config("gpt2"))
+            model = add_lora(model, ModelArguments(lora_target_modules=modules), seed=0)
+        sizes = describe(model)
+        assert sizes["trainable_parameters"] == trained
+        assert sizes["parameters"] == PARAMETERS["gpt2"] + trained
+    preset = parse_arguments(["creative_writing"])[0]
+    with torch.device("meta"):
+        sizes = describe(add_lora(GPT2LMHeadModel(load_config("gpt2")), preset, seed=0))
+    assert f"{100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%" == "0.354%"
+    with pytest.raises(InputError, match="--lora_target_modules"):
+        add_lora(
+            GPT2LMHeadModel(load_config("gpt2", "n_layer=1,n_embd=48")),
+            ModelArguments(lora_target_modules=["q_proj"]),
+            0,
+        )
+
+
+def test_random_weights_depend_on_the_seed_alone(toy_base):
+    arguments = ModelArguments(config_name=str(toy_base))
+    one, _ = load_base(arguments, 1, [])
+    torch.rand(3)
+    again, _ = load_base(arguments, 1, [])
+    other, _ = load_base(arguments, 2, [])
+    weight = "transformer.h.0.attn.c_attn.weight"
+    assert torch.equal(one.state_dict()[weight], again.state_dict()[weight])
+    assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
+
+
+def test_a_base_is_float32_with_our_dropout(toy_base, tmp_path):
+    GPT2LMHeadModel.from_pretrained(toy_base, dtype=torch.float16).save_pretrained(tmp_path)
+    load_tokenizer(str(toy_base)).save_pretrained(tmp_path)
+    model, tokenizer = load_base(ModelArguments(model_name_or_path=str(tmp_path), resid_pdrop=0.25), 0, [])
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert (model.config.attn_pdrop, model.config.resid_pdrop) == (0.0, 0.25)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+
+
+def test_a_new_tokenizer_merges_no_digits_and_keeps_every_byte():
+    tokenizer = train_tokenizer([*pretraining_texts(100), "in 2026 1999 2026 2026"], 500)
+    assert len(tokenizer) == 500
+    assert not [token for token in tokenizer.get_vocab() if sum(c.isdigit() for c in token) > 1]
+    text = 'Zürich paid 2026 € — "naïve" 日本 \n\t!'
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_what_is_missing_is_said_at_once(tmp_path):
+    for arguments in (ModelArguments(model_name_or_path="nobody/none"), ModelArguments(config_name="nobody/none")):
+        with pytest.raises(InputError, match="can't be reached.*local folder"):
+            load_base(arguments, 0, [])
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_base(ModelArguments(model_name_or_path=str(tmp_path)), 0, [])
+
+
+def test_an_adapter_is_no_base(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="LoRA adapter"):
+        load_base(ModelArguments(model_name_or_path=str(tmp_path), tokenizer_name=str(tmp_path)), 0, [])
+
+
+def test_the_real_tokenizer_from_vocab_and_merges_alone(real_data):
+    tokenizer = load_tokenizer(str(real_data / "gpt2_tokenizer"))
+    assert (len(tokenizer), tokenizer.eos_token_id) == (50257, 50256)
+    vectors = json.loads((real_data / "gpt2_tokenizer/test_vectors.json").read_text(encoding="utf-8"))
+    pairs = [(v["text"], v["ids"]) for v in (vectors["vectors"] if isinstance(vectors, dict) else vectors)]
+    assert len(pairs) == 44
+    for text, ids in pairs:
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids, text
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.937])
+def test_fast_dropout_drops_p_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.ones(300, 701, requires_grad=True)  # not a multiple of four
+    y = FastDropout(p).train()(x)
+    dropped = (y == 0).float().mean().item()
+    assert dropped == pytest.approx(p, abs=4 * (p * (1 - p) / x.numel()) ** 0.5)
+    assert y[y != 0].unique().tolist() == pytest.approx([1 / (1 - p)], rel=1e-3)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())  # the same mask and scale
+    neighbours = (y[:, 1:] == 0) & (y[:, :-1] == 0)
+    assert neighbours.float().mean().item() == pytest.approx(dropped**2, abs=0.01)  # independent
+    torch.manual_seed(0)
+    assert torch.equal(FastDropout(p).train()(x), y)
+    assert FastDropout(p).eval()(x) is x
+
+
+# --- a model for use ------------------------------------------------------------------------------------------
+
+IDS = torch.tensor([[5, 6, 7, 8, 9]])
+
+
+@pytest.fixture(scope="module")
+def adapter(toy_base, tmp_path_factory):
+    """(folder of an adapter that changes the toy base, the logits of the two together)"""
+    folder = tmp_path_factory.mktemp("adapter")
+    model = add_lora(GPT2LMHeadModel.from_pretrained(toy_base), ModelArguments(), seed=0).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+        logits = model(IDS).logits
+    model.save_pretrained(folder)
+    load_tokenizer(str(toy_base)).save_pretrained(folder)
+    return folder, logits
+
+
+def says_base(adapter, folder, name):
+    """A copy of the adapter that names another base (None: none)."""
+    shutil.copytree(adapter, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": name}))
+    return folder
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model(IDS.to(model.device)).logits.cpu()
+
+
+@pytest.mark.parametrize("implementation", ["huggingface", "scratch"])
+def test_a_whole_model_for_use(toy_base, tmp_path, implementation):
+    GPT2LMHeadModel.from_pretrained(toy_base, dtype=torch.float16).save_pretrained(tmp_path)
+    load_tokenizer(str(toy_base)).save_pretrained(tmp_path)
+    model, tokenizer = load_trained(str(tmp_path), implementation)
+    assert type(model) is MODEL_CLASSES[implementation]
+    assert not model.training and {p.dtype for p in model.parameters()} == {torch.float32}
+    assert model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    half = GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    assert torch.allclose(logits_of(model), logits_of(half), atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["huggingface", "scratch"])
+def test_an_adapter_for_use(toy_base, adapter, tmp_path, monkeypatch, implementation):
+    """Merged into the base that it names; a relative name is looked for here, then in the repository."""
+    folder, expected = adapter
+    monkeypatch.chdir(toy_base.parent)
+    monkeypatch.setattr("gpt2_interp.model.load.REPOSITORY", toy_base.parent)
+    here = says_base(folder, tmp_path / "here", toy_base.name)
+    bare = says_base(folder, tmp_path / "bare", None)
+    for path, base in ((folder, None), (here, None), (bare, str(toy_base))):
+        model, tokenizer = load_trained(str(path), implementation, base)
+        assert not model.training and not [name for name, _ in model.named_parameters() if "lora" in name]
+        assert torch.allclose(logits_of(model), expected, atol=1e-4)
+        assert len(tokenizer) == model.config.vocab_size
+    assert not torch.allclose(logits_of(load_trained(str(toy_base))[0]), expected, atol=1e-2)
+    monkeypatch.chdir(tmp_path)
+    assert torch.allclose(logits_of(load_trained(str(here))[0]), expected, atol=1e-4)
+    (here / "tokenizer.json").unlink()  # then the base's
+    assert len(load_trained(str(here))[1]) == len(tokenizer)
+
+
+def test_what_can_not_be_loaded_is_said(toy_base, adapter, tmp_path, monkeypatch):
+    folder, _ = adapter
+    with pytest.raises(InputError, match="'nobody/none'.*--model_path"):
+        load_trained("nobody/none")
+    with pytest.raises(InputError, match="is a file"):
+        load_trained(str(toy_base / "config.json"))
+    with pytest.raises(InputError, match="--base_model belongs to a LoRA adapter"):
+        load_trained(str(toy_base), base_model=str(toy_base))
+    with pytest.raises(InputError, match="'nobody/none'.*--base_model"):
+        load_trained(str(says_base(folder, tmp_path / "gone", "nobody/none")))
+    with pytest.raises(InputError, match="does not say which base.*--base_model"):
+        load_trained(str(says_base(folder, tmp_path / "bare", None)))
+    other = tmp_path / "other"  # a base of another width
+    config = load_config(str(toy_base), "n_embd=48")
+    GPT2LMHeadModel(config).save_pretrained(other)
+    with pytest.raises(InputError, match=f"{folder} can't be put on {other}.*--base_model"):
+        load_trained(str(folder), base_model=str(other))
+    with pytest.raises(InputError, match="has no tokenizer"):
+        load_trained(str(other))
+
+
+def test_damaged_weights_are_not_filled_with_noise(toy_base, tmp_path):
+    shutil.copytree(toy_base, tmp_path / "deeper")
+    config = json.loads((toy_base / "config.json").read_text())
+    (tmp_path / "deeper" / "config.json").write_text(json.dumps({**config, "n_layer": 3}))
+    with pytest.raises(InputError, match="incomplete: transformer.h.2"):
+        load_trained(str(tmp_path / "deeper"))
+    shutil.copytree(toy_base, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cut"):
+        load_trained(str(tmp_path / "cut"))

@@ -1,0 +1,92 @@
+"""The probe set of a run on each kind of corpus, with the embedded tokenizer."""
+
+import pytest
+
+from gpt2_interp.data.corpora import load_corpus
+from gpt2_interp.data.examples import ExampleBuilder
+from gpt2_interp.data.settings import DataArguments
+from gpt2_interp.model.load import load_config
+from gpt2_interp.model.tokenizers import load_tokenizer
+from gpt2_interp.probes.build import build_probes, text_examples
+from tests.conftest import REPOSITORY
+
+SMALL = {"max_train_samples": 80, "max_eval_samples": 4, "max_predict_samples": 4}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(str(REPOSITORY / "assets" / "tiny_gpt2"))
+
+
+def probes_of(tokenizer, count=40, max_source=288, corpus=None, **data):
+    data = DataArguments(**SMALL, **data)
+    corpus = corpus or load_corpus(data, count, seed=0)
+    config = load_config(str(REPOSITORY / "assets" / "tiny_gpt2"))
+    builder = ExampleBuilder(tokenizer, data.task, max_source, 64, config.n_positions)
+    examples = {use: builder.build(getattr(corpus, use))[0] for use in ("train", "probes")}
+    return build_probes(corpus, examples, builder, config, count, seed=0), corpus
+
+
+def test_of_the_embedded_news_nothing_is_missing(tokenizer):
+    probes, corpus = probes_of(tokenizer, dataset_name="synthetic_news")
+    assert len(probes.examples) == len(probes.others) == len(probes.gold) == 40 and None not in probes.others
+    sizes = [len(part) for part in (probes.training, probes.control, probes.twins, probes.sequences)]
+    assert sizes == [64] * 4 and len(probes.pattern_examples) == 4
+    assert {e.id for e in probes.training} <= {row["id"] for row in corpus.train}
+    stories = {row["id"]: row["target"] for row in corpus.control}
+    for e in probes.control:
+        assert stories[e.id].startswith(tokenizer.decode(e.target_ids, skip_special_tokens=True).strip())
+    facts = {row["id"]: row["facts"] for row in corpus.probes}
+    for e, found in zip(probes.examples, probes.gold, strict=True):
+        stated = {fact["slot"]: fact["stated"] for fact in facts[e.id]}
+        for fact in found:
+            said = tokenizer.decode([e.input_ids[i + 1] for i in fact.queries])
+            assert said.strip() == stated[fact.slot]
+    assert sum(map(len, probes.gold)) > 120
+    assert {pair.id.partition("-twin-")[0] for pair in probes.twins} <= facts.keys()
+    clusters = {e.source_ids: e.cluster for e in probes.examples}
+    apart = [clusters[o.source_ids] != e.cluster for e, o in zip(probes.examples, probes.others, strict=True)]
+    assert sum(apart) > 0.9 * len(apart)
+    assert not any(note.startswith("No ") for note in probes.notes)
+    assert probes_of(tokenizer, dataset_name="synthetic_news")[0] == probes
+
+
+def test_answers_that_were_cut_off_are_counted(tokenizer):
+    probes, corpus = probes_of(tokenizer, max_source=100, dataset_name="synthetic_news")
+    stated, kept = sum(len(row["facts"]) for row in corpus.probes), sum(map(len, probes.gold))
+    assert 0 < kept < stated
+    assert any(note.startswith(f"{stated - kept} of the {stated} known answers are left out") for note in probes.notes)
+
+
+def test_a_tokenizer_without_offsets_has_no_known_answers(tokenizer):
+    class Slow:
+        """The same tokens, without saying where they stand."""
+
+        is_fast, bos_token_id, eos_token_id = False, None, tokenizer.eos_token_id
+
+        def __call__(self, text, return_offsets_mapping=False, **kwargs):
+            assert not return_offsets_mapping
+            return tokenizer(text, **kwargs)
+
+    probes, _ = probes_of(Slow(), dataset_name="synthetic_news")
+    assert probes.gold == () and len(probes.twins) == 64
+    assert any("does not say which characters" in note for note in probes.notes)
+    assert {sequence[0] for sequence in probes.sequences} == {tokenizer.eos_token_id}
+
+
+def test_stories_and_plain_text(tokenizer):
+    probes, _ = probes_of(tokenizer, task="creative_writing", dataset_name="synthetic_stories")
+    assert len(probes.others) == len(probes.examples) and len(probes.control) == 64
+    assert (probes.twins, probes.gold) == ((), ()) and any(note.startswith("No twins") for note in probes.notes)
+    probes, _ = probes_of(tokenizer, task="creative_writing", dataset_name="synthetic_text")
+    assert (probes.others, probes.twins, probes.gold) == ((), (), ()) and len(probes.sequences) == 64
+
+
+def test_general_text_is_cut_to_the_length_of_a_source(tokenizer):
+    rows = [{"id": "a", "cluster": "c", "source": "", "target": "One fire. " * 200}]
+    rows.append({"id": "b", "cluster": "c", "source": "", "target": " A short text. "})
+    long, short = text_examples(rows, tokenizer, 512)
+    assert (long.id, len(long.target_ids)) == ("a", 256) and tokenizer.eos_token_id not in long.target_ids
+    assert tokenizer.decode(short.target_ids) == "A short text." + tokenizer.eos_token
+    assert len(text_examples(rows, tokenizer, 100)[0].target_ids) == 100
+    assert list(text_examples([], tokenizer, 512)) == []

@@ -1,0 +1,233 @@
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from gpt2_interp.data.examples import Example, ExampleBuilder
+from gpt2_interp.model.tokenizers import load_tokenizer
+from gpt2_interp.probes.choose import affordable_patterns, choose_probes
+from gpt2_interp.probes.probe_set import GoldFact, ProbeSet, TwinPair
+
+
+def example(name: str, n_source: int, n_target: int, n_template: int = 3) -> Example:
+    """Tokens say where they come from: source 1000 + i, template 2000 + i, target 3000 + i."""
+    return Example(
+        name,
+        f"cluster of {name}",
+        tuple(range(1000, 1000 + n_source)),
+        tuple(range(2000, 2000 + n_template)),
+        tuple(range(3000, 3000 + n_target)),
+    )
+
+
+def of_examples(notes):
+    """Notes on the held-out examples themselves, without those on what else is missing."""
+    return [note for note in notes if not note.startswith(("No ", "Random sequences"))]
+
+
+CORPUS = [example(str(k), 20 + k % 200, 10 + k % 30) for k in range(600)]
+
+
+def test_same_probes_for_the_same_seed_only():
+    assert choose_probes(CORPUS, seed=1) == choose_probes(CORPUS, seed=1)
+    assert choose_probes(CORPUS, seed=1) != choose_probes(CORPUS, seed=2)
+
+
+def test_count_is_kept_and_lengths_are_spread_evenly():
+    probes = choose_probes(CORPUS, count=100)
+    assert len(probes.examples) == len({e.id for e in probes.examples}) == 100
+    assert of_examples(probes.notes) == []
+    quartiles = sorted(len(e.input_ids) for e in CORPUS)[149::150]
+    where = Counter(sum(len(e.input_ids) > q for q in quartiles[:3]) for e in probes.examples)
+    assert all(23 <= where[quarter] <= 27 for quarter in range(4))
+
+
+def test_a_small_corpus_gives_fewer_and_says_so():
+    probes = choose_probes(CORPUS[:8])
+    assert len(probes.examples) == 8
+    assert of_examples(probes.notes) == ["8 probes instead of 256: 8 examples are held out."]
+
+
+def test_short_examples_first_then_sources_are_cut_and_targets_kept():
+    held_out = [example("fits", 200, 20), example("long source", 448, 60), example("long target", 300, 90)]
+    probes = choose_probes(held_out)
+    assert [(e.id, len(e.source_ids), len(e.target_ids)) for e in probes.examples] == [
+        ("fits", 200, 20),
+        ("long source", 256, 60),
+        ("long target", 256, 90),
+    ]
+    assert all(e.source_ids[0] == 1000 for e in probes.examples)  # cut at the end
+    assert any("The source of 1 of the probes was cut to 256" in note for note in probes.notes)
+    assert any("longer than 64" in note for note in probes.notes)
+    only_fitting = choose_probes([*CORPUS, *held_out], count=256)
+    assert all(len(e.source_ids) <= 256 and len(e.target_ids) <= 64 for e in only_fitting.examples)
+    assert of_examples(only_fitting.notes) == []
+
+
+def test_very_long_targets_cost_no_more_than_a_full_set():
+    stories = [example(str(k), 30, 700 + k) for k in range(300)]
+    probes = choose_probes(stories, count=64)
+    assert 0 < sum(len(e.input_ids) for e in probes.examples) <= 64 * 320
+    assert probes.examples[0].id == "0"  # the shortest
+    assert any("cost too many tokens" in note for note in probes.notes)
+    assert len(choose_probes(stories, count=1).examples) == 1  # one is measured whatever it costs
+
+
+def test_pattern_probes_are_short():
+    probes = choose_probes(CORPUS)
+    assert len(probes.pattern_examples) == 4
+    assert all(len(e.input_ids) <= 96 and e in CORPUS for e in probes.pattern_examples)
+
+
+def test_pattern_probes_are_cut_from_the_source_when_nothing_is_short():
+    probes = choose_probes([example("a", 448, 60), example("b", 400, 60), example("c", 448, 95)])
+    by_id = {e.id: e for e in probes.pattern_examples}
+    assert len(by_id["b"].input_ids) == 96
+    assert len(by_id["b"].target_ids) == 60 and len(by_id["b"].template_ids) == 3
+    assert by_id["b"].source_ids == tuple(range(1000, 1033))
+    assert len(by_id["c"].input_ids) == 96 and not by_id["c"].target_ids  # 95 + 3 leave no room: its first 96 tokens
+    assert any("cut to 96" in note for note in probes.notes)
+    assert any("without their whole target" in note and note.endswith("c.") for note in probes.notes)
+
+
+def test_plain_text_has_only_a_target():
+    probes = choose_probes([example(str(k), 0, 100 + k, n_template=0) for k in range(3)])
+    assert [len(e.input_ids) for e in probes.examples] == [100, 101, 102]
+    assert all(e.target_ids == tuple(range(3000, 3096)) for e in probes.pattern_examples)
+
+
+def test_nothing_held_out():
+    with pytest.raises(ValueError, match="at least one"):
+        choose_probes([])
+
+
+def test_description_reads_like_text(real_data):
+    from transformers import GPT2Tokenizer
+
+    tokenizer = GPT2Tokenizer.from_pretrained(real_data / "gpt2_tokenizer")
+    source, target = tokenizer("The café, 東京")["input_ids"], tokenizer(" opened")["input_ids"]
+    one = Example("7", "event 3", tuple(source), (), tuple(target))
+    description = json.loads(json.dumps(ProbeSet((one,), (one,), ("a note",)).describe(tokenizer)))
+    entry = {"id": "7", "cluster": "event 3", "half": 0, "n_source": len(source), "n_template": 0, "n_target": 1}
+    assert description["example"] == description["few_example"] == description["kl_example"] == [entry]
+    pattern = description["pattern"][0]
+    assert pattern["tokens"][:3] == ["The", " café", ","] and pattern["tokens"][-1] == " opened"
+    assert len(pattern["tokens"]) == len(pattern["token_ids"]) == len(source) + 1
+    assert not any("\ufffd" in token for token in pattern["tokens"])
+    assert description["notes"] == ["a note"]
+
+
+# --- beside the held-out examples ---
+
+
+def tuned_like(examples):
+    """The same with an end-of-text token of their own, 7."""
+    return [replace(e, target_ids=(*e.target_ids, 7)) for e in examples]
+
+
+def test_held_out_examples_alone_are_enough_and_what_is_missing_is_said():
+    probes = choose_probes(tuned_like(CORPUS))
+    assert not (probes.training or probes.control or probes.twins or probes.gold)
+    assert [note.split(":")[0] for note in probes.notes] == ["No training rows", "No general text", "No twins"]
+    assert all(sequence[0] == 7 and 7 not in sequence[1:] for sequence in probes.sequences)
+    assert len(probes.others) == 256 and None not in probes.others
+
+
+def test_training_rows_and_general_text_change_nothing_about_the_held_out_ones():
+    alone = choose_probes(CORPUS, seed=3)
+    training = [example(f"t{k}", 500, 10 + k % 60) for k in range(5000)]
+    control = [example(f"c{k}", 20 * (k % 2), 300 - k) for k in range(90)]
+    probes = choose_probes(CORPUS, seed=3, training=training, control=control)
+    assert (probes.examples, probes.pattern_examples) == (alone.examples, alone.pattern_examples)
+    assert len(probes.training) == len({e.id for e in probes.training}) == 64
+    assert {e.id for e in probes.training} <= {e.id for e in training}
+    assert {len(e.source_ids) for e in probes.training} == {256}
+    assert sorted(len(e.target_ids) for e in probes.training)[::16] == pytest.approx(
+        [10, 24, 38, 51], abs=1
+    )  # of 10 to 64
+    assert "The source of 64 of the training rows was cut to 256 tokens." in probes.notes
+    assert len(probes.control) == len({e.id for e in probes.control}) == 64
+    whole = {e.id: e.input_ids for e in control}
+    for e in probes.control:
+        assert not e.prompt_ids and e.target_ids == whole[e.id][:256]
+    assert {"No training rows", "No general text"}.isdisjoint(note.split(":")[0] for note in probes.notes)
+
+
+def test_training_rows_with_long_targets_are_the_shortest():
+    probes = choose_probes(CORPUS, training=[example(f"t{k}", 30, 400 + k) for k in range(200)])
+    assert [e.id for e in probes.training] == [f"t{k}" for k in range(len(probes.training))]
+    assert 40 < len(probes.training) < 64 and sum(len(e.input_ids) for e in probes.training) <= 64 * 320
+    assert f"Training rows: {len(probes.training)} instead of 64." in probes.notes
+
+
+def test_twins_and_known_answers_are_of_the_probes_as_they_were_cut():
+    pair = TwinPair("a", "c", "who", ((1,), (2,)), (3, 4))
+
+    def gold(e):
+        return () if e.id == "2" else (GoldFact("who", (len(e.source_ids),), (0,), (0, 1), ()),)
+
+    held_out = [example(str(k), 300, 20) for k in range(4)]
+    probes = choose_probes(held_out, twins=[pair] * 65, gold=gold)
+    assert probes.twins == (pair,) * 64
+    assert [[fact.queries for fact in facts] for facts in probes.gold] == [
+        [] if e.id == "2" else [(256,)] for e in probes.examples
+    ]
+    assert not choose_probes(held_out, gold=lambda e: ()).gold
+    assert "Twins: 1 instead of 64." in choose_probes(held_out, twins=[pair]).notes
+
+
+def test_only_one_source_has_no_other():
+    probes = choose_probes([example("a", 10, 5), example("b", 0, 5, n_template=0)])
+    assert probes.others == (None, None)
+    assert "1 of the probes have no other source to be held against." in probes.notes
+    assert choose_probes([example("b", 0, 5, n_template=0)]).others == ()
+
+
+def test_patterns_of_every_shape_fit_a_snapshot():
+    def slow_bytes(n_layer, n_head):
+        return sum(2 for layer in range(n_layer) for head in range(n_head) for i in range(96) for key in range(i + 1))
+
+    for n_layer, n_head, expected in ((4, 4, 4), (12, 12, 2), (24, 16, 1), (48, 25, 1)):
+        assert affordable_patterns(n_layer, n_head) == expected
+        assert expected == 1 or expected * slow_bytes(n_layer, n_head) <= 3e6
+    assert 3 * slow_bytes(12, 12) > 3e6
+    assert affordable_patterns(12, 12, length=48) == 4
+
+
+def test_probes_of_real_news_and_web_pages(real_data):
+    tokenizer = load_tokenizer(str(real_data / "gpt2_tokenizer"))
+    builder = ExampleBuilder(tokenizer, "summarization", 448, 64, 1024)
+
+    def rows(name):
+        lines = (real_data / "cnn_dailymail" / f"{name}.jsonl").read_text().splitlines()[:300]
+        records = enumerate(map(json.loads, lines))
+        return [{"id": str(i), "source": r["article"], "target": r["highlights"]} for i, r in records]
+
+    pages = map(json.loads, (real_data / "webtext" / "train.jsonl").read_text().splitlines()[:200])
+    control = [
+        Example(str(i), str(i), (), (), tuple(tokenizer(page["text"])["input_ids"])) for i, page in enumerate(pages)
+    ]
+    held_out, training = builder.build(rows("validation"))[0], builder.build(rows("train"))[0]
+    probes = choose_probes(held_out, training=training, control=control, bos_id=tokenizer.bos_token_id)
+    assert len(probes.examples) == 256 and len(probes.training) == len(probes.control) == 64
+    for chosen in (probes.examples, probes.training):
+        assert all(0 < len(e.source_ids) <= 256 and e.target_ids[-1] == tokenizer.eos_token_id for e in chosen)
+    assert max(len(e.target_ids) for e in probes.training) <= 64  # 300 articles have enough short ones
+    own = {e.id: e for e in training}
+    for e in probes.training:
+        assert e.source_ids == own[e.id].source_ids[: len(e.source_ids)] and e.target_ids == own[e.id].target_ids
+    assert all(1 < len(e.target_ids) <= 256 and not e.prompt_ids for e in probes.control)
+    for e, other in zip(probes.examples, probes.others, strict=True):
+        assert (other.id, other.target_ids) == (e.id, e.target_ids) and other.source_ids != e.source_ids
+        assert abs(len(other.source_ids) - len(e.source_ids)) < 40
+    trained_on = {i for e in training for i in e.input_ids}
+    for sequence in probes.sequences:
+        assert len(sequence) == 101 and sequence[1:51] == sequence[51:]
+        assert len(set(sequence[1:51])) == 50 and set(sequence) <= trained_on | {50256}
+        assert sequence.count(50256) == 1 == sequence[:1].count(50256)
+    assert len(set(probes.sequences)) == 64
+    sizes = json.loads(json.dumps(probes.describe(tokenizer)))
+    assert [len(sizes[axis]) for axis in ("example", "training_example", "control_example", "sequence", "pair")] == [
+        256, 64, 64, 64, 0
+    ]  # fmt: skip
