@@ -17,7 +17,7 @@ from gpt2_interp.data.embedded import EMBEDDED
 from gpt2_interp.data.hub_rows import hub_splits
 from gpt2_interp.data.mixture import mix, pairs, weights
 from gpt2_interp.data.null_targets import permute_targets
-from gpt2_interp.data.rows import Row, fingerprint, row_of
+from gpt2_interp.data.rows import END_OF_TEXT, Row, fingerprint, row_of, tell_apart, without_end_of_text
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 
@@ -67,31 +67,41 @@ def _embedded_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corp
 # --- local files -----------------------------------------------------------------------------------------------
 
 
-def read_rows(path: str | Path, data: DataArguments, limit: int | None = None) -> list[Row]:
-    """Rows of one local file, at most `limit`. Raises InputError naming file and line of the first bad row."""
+def read_rows(path: str | Path, data: DataArguments, limit: int | None = None) -> tuple[list[Row], list[str]]:
+    """(rows of one local file, at most `limit`; notes on what was changed in them).
+
+    Raises InputError naming file and line of the first bad row.
+    """
     path = Path(path)
     rows = []
     for where, record in itertools.islice(local_files.records(path, data.text_unit), limit):
         rows.append(row_of(record, data, where, f"{path.stem}-{len(rows):06d}"))
     if not rows:
         raise InputError(f"{path} has no rows.")
-    return rows
+    notes = []
+    if ended := without_end_of_text(rows):
+        notes.append(f"{ended} targets of {path} end with {END_OF_TEXT}, which training adds itself: it is taken off")
+    if repeated := tell_apart(rows):
+        notes.append(f"{repeated} rows of {path} repeat the id of an earlier row: a number tells them apart")
+    return rows, notes
 
 
 def _local_corpus(data: DataArguments, probe_samples: int) -> Corpus:
     train_file, validation_file, test_file = data.train_file, data.validation_file, data.test_file
-    notes: list[str] = []
     if validation_file:
-        train = read_rows(train_file, data, data.max_train_samples)
-        validation = read_rows(validation_file, data)
+        train, notes = read_rows(train_file, data, data.max_train_samples)
+        validation, more = read_rows(validation_file, data)
+        notes += more
     else:
-        train, validation = _hold_out(read_rows(train_file, data), train_file, data, probe_samples, notes)
-    n_test = data.max_predict_samples or DEFAULT_PREDICT_ROWS
+        rows, notes = read_rows(train_file, data)
+        train, validation = _hold_out(rows, train_file, data, probe_samples, notes)
+    test, more = read_rows(test_file, data, data.max_predict_samples or DEFAULT_PREDICT_ROWS) if test_file else ([], [])
+    notes += more
     held_out = validation_file or f"the end of {train_file}"
     corpus = Corpus(
         train=_first(train, data.max_train_samples, "--max_train_samples", train_file),
         validation=validation,
-        test=read_rows(test_file, data, n_test) if test_file else [],
+        test=test,
         probes=[],
         provenance={
             "train": {"source": train_file},

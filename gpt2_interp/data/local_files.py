@@ -45,7 +45,7 @@ def records(path: Path, text_unit: str = "paragraph") -> Iterator[tuple[str, dic
 
 
 def _jsonl_records(path: Path) -> Iterator[tuple[str, dict]]:
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             where = f"{path}, line {number}"
             try:
@@ -55,14 +55,38 @@ def _jsonl_records(path: Path) -> Iterator[tuple[str, dict]]:
                 raise InputError(f"{where} {what}; each line must be one JSON object.") from None
             if not isinstance(record, dict):
                 raise InputError(f"{where} is not a JSON object with named columns.")
+            if "\\ud" in line.lower() and not _is_unicode(json.dumps(record, ensure_ascii=False)):
+                raise InputError(
+                    f"{where} holds half a character (a lone surrogate such as \\ud83d, what is left of a cut emoji): "
+                    f"complete it or remove it."
+                )
             yield where, record
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether every character is a whole one: half of a surrogate pair can't be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _csv_records(path: Path) -> Iterator[tuple[str, dict]]:
     csv.field_size_limit(2**31 - 1)  # an article may well exceed the default of 131,072 characters
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for record in reader:
+    with open(path, encoding="utf-8-sig", newline="") as file:  # Excel's "CSV UTF-8" begins with a byte order mark
+        reader = csv.DictReader(file, strict=True)  # else one stray quote makes the rest of the file one cell
+        while True:
+            first = reader.line_num + 1
+            try:
+                record = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise InputError(
+                    f"{path}: the row that begins on line {first} can't be read ({error}): a quote is not closed, or "
+                    f'stands inside a cell without being doubled ("").'
+                ) from None
             if None in record or None in record.values():
                 raise InputError(f"{path}, line {reader.line_num} has not as many cells as the header has columns.")
             yield f"{path}, line {reader.line_num}", record

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 
 Row = dict[str, Any]
-
+END_OF_TEXT = "<|endoftext|>"  # of GPT-2's tokenizer; every target gets one when it is tokenized
 
 DEFAULT_COLUMNS = {"summarization": ("article", "highlights"), "creative_writing": ("prompt", "story")}
 
@@ -40,6 +41,37 @@ def columns_of(record: Iterable[str], data: DataArguments, where: str) -> tuple[
                 f"{where} has no column {column!r}: it has {', '.join(map(repr, record))}; choose with {flag}."
             )
     return source, target
+
+
+def without_end_of_text(rows: Iterable[Row]) -> int:
+    """Take a written-out end of text off the targets, in place; returns of how many.
+
+    Notebooks often write it into the data. It would be supervised twice, and count as a word of the reference.
+    """
+    changed = 0
+    for row in rows:
+        text = row["target"].rstrip()
+        if text.endswith(END_OF_TEXT) and text.removesuffix(END_OF_TEXT).strip():
+            row["target"] = text.removesuffix(END_OF_TEXT).rstrip()
+            changed += 1
+    return changed
+
+
+def tell_apart(rows: Sequence[Row]) -> int:
+    """Give rows that repeat an earlier id an id of their own, in place; returns how many. Their cluster stays the id
+    that they share, because such rows may depend on each other."""
+    seen: Counter[str] = Counter()
+    taken = {row["id"] for row in rows}
+    changed = 0
+    for row in rows:
+        identity = row["id"]
+        seen[identity] += 1
+        if seen[identity] > 1:
+            while (own := f"{identity} ({seen[identity]})") in taken:
+                seen[identity] += 1
+            row["id"] = own
+            changed += 1
+    return changed
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import datasets
 import evaluate
 import numpy as np
-from rouge_score import rouge_scorer, scoring
+from rouge_score import rouge_scorer, scoring, tokenizers
 
 from gpt2_interp.statistics.intervals import interval
 
@@ -27,13 +27,32 @@ class Rouge(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, list[float]]:
-        scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
+        words = UnicodeWords() if is_other_script(references) else None  # None: the published one, ASCII and stemmed
+        scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True, tokenizer=words)
         scores: list[dict[str, scoring.Score]] = [
             # rougeLsum wants one sentence a line
             scorer.score("\n".join(sentences(reference)), "\n".join(sentences(prediction)))
             for prediction, reference in zip(predictions, references, strict=True)
         ]
         return {kind: [100 * score[kind].fmeasure for score in scores] for kind in ROUGE_TYPES}
+
+
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # Thai to Chinese
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+
+
+class UnicodeWords(tokenizers.Tokenizer):
+    """Words of any script, in lower case and unstemmed; single characters where a script has no spaces."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return _WORD.findall(text.lower())
+
+
+def is_other_script(texts: Iterable[str]) -> bool:
+    """Whether most letters of the texts are outside a-z, which is all that rouge_score's own tokenizer keeps: it would
+    give every text in Cyrillic or Chinese a ROUGE of 0."""
+    letters = [letter for text in texts for letter in text.lower() if letter.isalpha()]
+    return sum(letter.isascii() for letter in letters) * 2 < len(letters)
 
 
 def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:

@@ -33,19 +33,20 @@ def test_local_formats_give_the_same_rows(tmp_path):
         {"id": f"id{i}", "cluster": f"id{i}", "source": f"Article {i}.", "target": f"Highlight {i}."} for i in range(3)
     ]
     for suffix in ("jsonl", "csv", "parquet"):
-        assert read_rows(tmp_path / f"rows.{suffix}", NEWS) == expected, suffix
+        assert read_rows(tmp_path / f"rows.{suffix}", NEWS) == (expected, []), suffix
 
 
 def test_text_is_one_example_a_paragraph(tmp_path):
     (tmp_path / "t.txt").write_text("First line\nof one.\n\n\n  Second.  \n")
-    rows = read_rows(tmp_path / "t.txt", STORIES)
+    rows, _ = read_rows(tmp_path / "t.txt", STORIES)
     assert [(r["source"], r["target"]) for r in rows] == [("", "First line\nof one."), ("", "Second.")]
 
 
 def test_columns_by_flag(tmp_path):
     path = write_jsonl(tmp_path / "r.jsonl", [{"doc": "D", "tldr": "T"}])
     data = DataArguments(text_column="doc", summary_column="tldr")
-    assert read_rows(path, data)[0] | {"id": 0, "cluster": 0} == {"id": 0, "cluster": 0, "source": "D", "target": "T"}
+    rows, _ = read_rows(path, data)
+    assert rows[0] | {"id": 0, "cluster": 0} == {"id": 0, "cluster": 0, "source": "D", "target": "T"}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,22 @@ def test_bad_rows_are_named_with_file_and_line(tmp_path, records, words):
     with pytest.raises(InputError) as error:
         read_rows(path, NEWS)
     assert all(word in str(error.value) for word in ["rows.jsonl", *words]), error.value
+
+
+def test_rows_that_repeat_an_id_are_told_apart_and_stay_one_cluster(tmp_path):
+    records = [{"id": identity, "article": "A", "highlights": "H"} for identity in ("0", "0 (2)", "0", "1", "0")]
+    rows, notes = read_rows(write_jsonl(tmp_path / "rows.jsonl", records), NEWS)
+    assert [row["id"] for row in rows] == ["0", "0 (2)", "0 (3)", "1", "0 (4)"]
+    assert [row["cluster"] for row in rows] == ["0", "0 (2)", "0", "1", "0"]
+    assert len(notes) == 1 and "2 rows" in notes[0] and "rows.jsonl" in notes[0]
+
+
+def test_a_written_out_end_of_text_is_no_part_of_the_target(tmp_path):
+    ends = ("H.<|endoftext|>", "H. <|endoftext|>\n", "H.", "<|endoftext|>")  # the last one has nothing else
+    records = [{"article": "A", "highlights": end} for end in ends]
+    rows, notes = read_rows(write_jsonl(tmp_path / "rows.jsonl", records), NEWS)
+    assert [row["target"] for row in rows] == ["H.", "H.", "H.", "<|endoftext|>"]
+    assert len(notes) == 1 and "2 targets" in notes[0] and "<|endoftext|>" in notes[0]
 
 
 def test_bad_files_get_a_sentence(tmp_path):

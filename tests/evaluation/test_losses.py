@@ -44,6 +44,14 @@ def test_rouge_is_rouge_scores_mean_with_sentences_on_lines():
     assert scores["n"] == 2
 
 
+@pytest.mark.parametrize("text", ["В городе открыли музей.", "市里开了博物馆", "เปิดพิพิธภัณฑ์"])
+def test_rouge_counts_words_of_any_script(text):
+    """rouge_score's own tokenizer keeps a-z and digits only, and would give 0."""
+    assert rouge_scores([text], [text])["rouge1"] == 100
+    assert 0 < rouge_scores([text[: len(text) // 2]], [text])["rouge1"] < 100
+    assert rouge_scores(["xyz"], [text])["rouge1"] == 0
+
+
 def test_rouge_of_identical_text_is_100():
     scores = rouge_scores(["Same words here.", "And here."], ["Same words here.", "And here."])
     assert [scores[k] for k in ("rouge1", "rouge2", "rougeL", "rougeLsum")] == [100] * 4
