@@ -98,6 +98,17 @@ def json_line(record: dict[str, Any]) -> str:
 # --- how it is shown -------------------------------------------------------------------------------------------
 
 
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def for_reader(text: str, out: TextIO) -> str:
+    """The text as `out` should get it: unchanged in a file or pipe; at a terminal with control characters spelled out.
+
+    An escape sequence in a generated text or a prompt could otherwise clear the screen or set the window's title.
+    """
+    return text.translate(CONTROLS) if out.isatty() else text
+
+
 class Page:
     """Text for a reader: each sequence under its header, behind its lead; whole, or piece by piece while it is written.
 
@@ -107,11 +118,14 @@ class Page:
     def __init__(self, out: TextIO, lead: str, strip: bool):
         self.out, self.lead, self.strip = out, lead, strip
 
+    def _put(self, text: str) -> None:
+        self.out.write(for_reader(text, self.out))
+
     def begin(self, index: int, count: int, seed: int | None) -> None:
         """The header of sequence `index` (from 0) of `count` (none above a single one), and the lead."""
         if count > 1:
-            self.out.write(f"--- {index + 1} of {count}{'' if seed is None else f', seed {seed}'} ---\n")
-        self.out.write(self.lead)
+            self._put(f"--- {index + 1} of {count}{'' if seed is None else f', seed {seed}'} ---\n")
+        self._put(self.lead)
         self.is_empty, self.held = True, ""
         self.out.flush()
 
@@ -123,14 +137,14 @@ class Page:
             kept = text.rstrip()
             text, self.held = kept, text[len(kept) :]  # white space stays only if something follows
         self.is_empty = self.is_empty and not text
-        self.out.write(text)
+        self._put(text)
         self.out.flush()
 
     def end(self, sequence: Continuation | None = None) -> None:
         """The line break after a sequence, and its table."""
-        self.out.write("\n")
+        self._put("\n")
         if sequence is not None and sequence.probabilities is not None:
-            self.out.writelines(f"{line}\n" for line in ("", *_table(sequence.probabilities), ""))
+            self._put("".join(f"{line}\n" for line in ("", *_table(sequence.probabilities), "")))
         self.out.flush()
 
 

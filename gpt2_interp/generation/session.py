@@ -19,7 +19,7 @@ from typing import BinaryIO, TextIO
 
 from gpt2_interp.data.local_files import whole_text
 from gpt2_interp.errors import InputError, is_out_of_memory
-from gpt2_interp.generation.answers import Answer, described, json_line, model_header, plain, shown
+from gpt2_interp.generation.answers import Answer, described, for_reader, json_line, model_header, plain, shown
 from gpt2_interp.generation.example_prompts import example_prompts
 from gpt2_interp.generation.settings import SETTINGS, DecodingSettings
 from gpt2_interp.generation.text_model import TextModel
@@ -123,7 +123,7 @@ class Session:
         self.is_over = False
 
     def say(self, text: str) -> None:
-        print(text, file=self.err, flush=True)
+        print(for_reader(text, self.err), file=self.err, flush=True)
 
     # --- one prompt --------------------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class Session:
         if self.as_json and answer.sequences:
             self.out.write(json_line(answer.record()))
         elif not self.as_json and aloud is None:
-            self.out.write(shown(answer))
+            self.out.write(for_reader(shown(answer), self.out))
         self.out.flush()
         return answer
 
