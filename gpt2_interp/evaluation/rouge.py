@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 
 import datasets
@@ -57,7 +58,9 @@ def is_other_script(texts: Iterable[str]) -> bool:
 
 def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Mean ROUGE (0-100) with 95% bootstrap bounds `<kind>_low`, `<kind>_high`, and `n`."""
-    per_example = Rouge().compute(predictions=list(predictions), references=list(references))
+    with tempfile.TemporaryDirectory() as folder:  # not its cache under HOME, which needn't be writable
+        metric = Rouge(cache_dir=folder, keep_in_memory=True)
+        per_example = metric.compute(predictions=list(predictions), references=list(references))
     scores: dict[str, float] = {"n": len(predictions)}
     for kind in ROUGE_TYPES:
         values = np.asarray(per_example[kind])

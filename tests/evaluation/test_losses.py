@@ -52,6 +52,11 @@ def test_rouge_counts_words_of_any_script(text):
     assert rouge_scores(["xyz"], [text])["rouge1"] == 0
 
 
+def test_rouge_needs_no_cache_folder(monkeypatch):
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", "/dev/null/cache")
+    assert rouge_scores(["Words."], ["Words."])["rouge1"] == 100
+
+
 def test_rouge_of_identical_text_is_100():
     scores = rouge_scores(["Same words here.", "And here."], ["Same words here.", "And here."])
     assert [scores[k] for k in ("rouge1", "rouge2", "rougeL", "rougeLsum")] == [100] * 4
