@@ -45,6 +45,7 @@ from gpt2_interp.model.anatomy import describe, device_name
 from gpt2_interp.model.load import add_lora, load_base
 from gpt2_interp.model.precision import choose_precision, set_precision
 from gpt2_interp.probes.build import build_probes
+from gpt2_interp.recording.inside_scalars import InsideScalars
 from gpt2_interp.recording.recorder import SnapshotRecorder
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.store import SnapshotStore
@@ -70,7 +71,7 @@ def main() -> None:
 
     # --- a new run, or one that goes on ------------------------------------------------------------------------
     if is_main:
-        run_files.check_free(paths, experiment)
+        run_files.check_free(paths, experiment.resume, experiment.overwrite)
     began_with = store.run_info() if experiment.resume and store.run_file.is_file() else {}
     resuming.adopt_choices(began_with, experiment, training)
     run_info = {
@@ -123,9 +124,19 @@ def main() -> None:
     experiment.precision = precision.name
     say(f"  precision: {precision.name} ({precision.why})")
     autocast = partial(precision.autocast, training.device)
-    test = test_rows.TestRows(corpus.test, examples["test"], builder, data_args, experiment, training, autocast)
+    test = test_rows.ScoredRows(
+        corpus.test,
+        examples["test"],
+        builder,
+        data_args,
+        samples=experiment.samples_per_checkpoint,
+        num_beams=experiment.num_beams,
+        seed=training.seed,
+        batch_size=training.per_device_eval_batch_size,
+        autocast=autocast,
+    )
     if is_main:
-        run_files.prepare(paths, experiment)
+        run_files.prepare(paths, experiment.resume, experiment.overwrite)
         base_result = test.score(base.to(training.device), "base")
         base_samples = test.samples(base, base_result.generated)
         say(f"  base: {base_result.summary()}")
@@ -152,6 +163,7 @@ def main() -> None:
             SnapshotRecorder(
                 store, probes, run_info, tokenizer, schedule=experiment.snapshot_schedule, measures=experiment.measures
             ),
+            InsideScalars(store, paths.logs),
             SampleWriter(
                 test.sample,
                 test.sample_rows,
@@ -172,6 +184,8 @@ def main() -> None:
         cut_event_files(paths.logs, last_step, AT_THE_END + (() if trained else AT_THE_BEGINNING))
     before_training = time.perf_counter()
     if not trained:
+        if checkpoint is None:
+            trainer.evaluate()  # the base: step 0 of eval/loss
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     training_seconds = time.perf_counter() - before_training
     if not is_main:

@@ -44,13 +44,6 @@ def finite(value: Any) -> Any:
     return value
 
 
-def cache_folder() -> Path:
-    """Where this project keeps what it can make again."""
-    import datasets
-
-    return Path(datasets.config.HF_DATASETS_CACHE) / "gpt2_interp"
-
-
 def line_writer(path: Path) -> Callable[[dict], None]:
     """A function that appends one JSON line to `path`."""
 

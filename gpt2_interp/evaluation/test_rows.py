@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from gpt2_interp.cli.training_flags import ExperimentArguments
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.data.rows import Row
 from gpt2_interp.data.settings import DataArguments
@@ -53,10 +52,8 @@ class Result:
         return ", ".join(parts)
 
 
-class TestRows:
+class ScoredRows:
     """Test rows with their prompts. Base and tuned model see exactly the same."""
-
-    __test__ = False  # for pytest: not a test class
 
     def __init__(
         self,
@@ -64,23 +61,28 @@ class TestRows:
         examples: Sequence[Example],
         builder: ExampleBuilder,
         data: DataArguments,
-        experiment: ExperimentArguments,
-        training,
+        *,
+        samples: int,
+        num_beams: int,
+        seed: int,
+        batch_size: int,
         autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ):
-        """autocast: the precision of training, in which outputs and losses are computed too."""
-        self.builder, self.data, self.experiment, self.training = builder, data, experiment, training
-        self.autocast = autocast
+        """samples: rows that are shown at every checkpoint. num_beams: of summaries. batch_size: examples whose loss is
+        computed at once; four times as many are generated. autocast: the precision of training, in which outputs and
+        losses are computed too."""
+        self.builder, self.data, self.num_beams, self.seed = builder, data, num_beams, seed
+        self.batch_size, self.autocast = batch_size, autocast
         self.tokenizer = builder.tokenizer
         self.examples = list(examples)
         self.is_summarization = data.task == "summarization"
-        written = max(WRITTEN_STORIES, experiment.samples_per_checkpoint)
+        written = max(WRITTEN_STORIES, samples)
         self.rows = list(rows) if self.is_summarization else list(rows)[:written]
         # Room for the target, but never more than half of a short context.
         self.new_tokens = min(data.max_target_length, builder.n_positions // 2)
         self.prompts = [self._prompt(row) for row in self.rows]
         self.has_facts = self.is_summarization and len(self.rows) > 1 and all("facts" in row for row in self.rows)
-        self.sample_rows = self.rows[: experiment.samples_per_checkpoint]
+        self.sample_rows = self.rows[:samples]
         judged = self.rows[: max(JUDGED_TEXTS, len(self.sample_rows))]
         self.references = [self._reference(row, prompt) for row, prompt in zip(judged, self.prompts, strict=False)]
 
@@ -104,8 +106,8 @@ class TestRows:
             self.tokenizer,
             prompts,
             self._decoding(),
-            seeds=[self.training.seed + row for row in range(len(prompts))],
-            batch_size=4 * self.training.per_device_eval_batch_size,
+            seeds=[self.seed + row for row in range(len(prompts))],
+            batch_size=4 * self.batch_size,
             description=description,
             context=self.autocast,
         )
@@ -115,9 +117,9 @@ class TestRows:
         """Greedy stories repeat themselves; summaries are compared, so they must not depend on luck."""
         if not self.is_summarization:
             return DecodingSettings("top_p", top_p=0.9, max_new_tokens=self.new_tokens)
-        if self.experiment.num_beams == 1:
+        if self.num_beams == 1:
             return DecodingSettings("greedy", max_new_tokens=self.new_tokens)
-        return DecodingSettings("beam", num_beams=self.experiment.num_beams, max_new_tokens=self.new_tokens)
+        return DecodingSettings("beam", num_beams=self.num_beams, max_new_tokens=self.new_tokens)
 
     def sample(self, model) -> list[dict[str, Any]]:
         """Outputs for the few rows that every checkpoint shows, as `samples` describes them."""
@@ -194,7 +196,7 @@ class TestRows:
         return Result(scores, outputs, generated)
 
     def _losses(self, model, examples: Sequence[Example]) -> TargetLosses:
-        return target_losses(model, examples, self.training.per_device_eval_batch_size, self.autocast)
+        return target_losses(model, examples, self.batch_size, self.autocast)
 
     def _loss_scores(
         self, losses: TargetLosses, suffix: str = "", chosen: np.ndarray | None = None
@@ -239,7 +241,7 @@ def shuffled_prompts(examples: Sequence[Example], n_positions: int) -> list[Exam
     return mixed
 
 
-def write_predictions(path: Path, test: TestRows, results: Mapping[str, Result]) -> None:
+def write_predictions(path: Path, test: ScoredRows, results: Mapping[str, Result]) -> None:
     """predictions.jsonl: id, source, reference and each result's output; where the facts are known also "facts": slot,
     the value as the reference states it, and for each result whether its output states it."""
     lines = []

@@ -90,6 +90,11 @@ class ProbeSet:
         return tuple(sorted(i for half in halves for i in evenly(half, FEW // 2)))
 
     @property
+    def mean_length(self) -> float:
+        """Tokens of a held-out example, on average."""
+        return sum(len(e.input_ids) for e in self.examples) / len(self.examples)
+
+    @property
     def kl(self) -> tuple[int, ...]:
         """Indices of the examples of attn_kl0."""
         return tuple(evenly(self.few, KL_EXAMPLES))

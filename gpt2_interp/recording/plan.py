@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gpt2_interp.data.examples import Example
 from gpt2_interp.inside.ablation import ablation_tokens
 from gpt2_interp.inside.grafts import graft_tokens
 from gpt2_interp.inside.losses import token_forwards
@@ -116,7 +115,3 @@ def array_bytes(names: Collection[str], axes: Mapping[str, Any]) -> int:
 
 def axis_size(axis: int | Sequence[str]) -> int:
     return axis if isinstance(axis, int) else len(axis)
-
-
-def mean_length(examples: Sequence[Example]) -> float:
-    return sum(len(e.input_ids) for e in examples) / max(1, len(examples))

@@ -29,7 +29,7 @@ from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet
 from gpt2_interp.recording.bands import precision_floor
 from gpt2_interp.recording.capture import capture
-from gpt2_interp.recording.plan import axis_size, chosen_groups, cost_lines, mean_length, tiers, wanted_names
+from gpt2_interp.recording.plan import axis_size, chosen_groups, cost_lines, tiers, wanted_names
 from gpt2_interp.snapshots.schedule import ALL, Schedule
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import (
@@ -159,7 +159,7 @@ class SnapshotRecorder(TrainerCallback):
     def _run_json(self, gpt2: GPT2LMHeadModel, args, state) -> dict[str, Any]:
         sizes = describe(gpt2)
         examples_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        training_tokens = state.max_steps * examples_a_step * mean_length(self.probe_set.examples)
+        training_tokens = state.max_steps * examples_a_step * self.probe_set.mean_length
         self.groups, left_out = chosen_groups(self.measures, self.probe_set, sizes, training_tokens)
         return {
             **self.run_info,

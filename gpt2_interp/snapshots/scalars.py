@@ -60,7 +60,11 @@ SCALARS: Sequence[Scalar] = (
         "before the first checkpoint nothing is known of what one takes, so it is too little; scoring the test rows "
         "at the end is not in it",
     ),
-    Scalar("eval/loss", "nats/token", "negative log-likelihood of the validation rows' targets, all tokens alike"),
+    Scalar(
+        "eval/loss",
+        "nats/token",
+        "negative log-likelihood of the validation rows' targets, all tokens alike; step 0 is the base",
+    ),
     Scalar("eval/perplexity", "1", "exp of eval/loss"),
     Scalar("eval/runtime", "s", "time that this evaluation took"),
     Scalar(
@@ -95,6 +99,13 @@ SCALARS: Sequence[Scalar] = (
         "share",
         "distinct_2 below, of the samples",
         "it falls when the samples become longer: sample_quality.png compares at equal size",
+    ),
+    Scalar(
+        "inside/<group>/<measure>",
+        "as the measure",
+        "of a snapshot: mean of one measure over all probes, layers and heads that have a value, in the region and "
+        "pooling that are claimed; CUSTOM SCALARS has one chart for each group",
+        "a mean hides heads that change in opposite directions: see the pictures",
     ),
     Scalar("hparams/best_eval_loss", "nats/token", "lowest eval/loss of the run, of best_model"),
     Scalar("hparams/test_loss", "nats/token", "loss of the tuned model on the test rows (tuned.loss in metrics.json)"),

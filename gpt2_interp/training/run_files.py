@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from gpt2_interp.cli.training_flags import ExperimentArguments
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import write_atomically, write_json
@@ -31,15 +30,15 @@ RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", 
 # --- before ----------------------------------------------------------------------------------------------------
 
 
-def check_free(paths: RunPaths, experiment: ExperimentArguments) -> None:
+def check_free(paths: RunPaths, resume: bool, overwrite: bool) -> None:
     """Refuse to touch an earlier run of this name unless told to. Raises InputError."""
     exists = any(path.exists() for path in paths.all())
-    if exists and not (experiment.resume or experiment.overwrite):
+    if exists and not (resume or overwrite):
         raise InputError(
             f"run {paths.run_name!r} already exists: --resume goes on with it, --overwrite deletes it first, "
             f"another --run_name keeps both."
         )
-    if experiment.resume and not exists:
+    if resume and not exists:
         raise InputError(
             f"there is no run {paths.run_name!r} to resume: leave out --resume, or check --run_name and --root."
         )
@@ -81,13 +80,13 @@ def lock(paths: RunPaths) -> None:
     _locks[path] = file
 
 
-def prepare(paths: RunPaths, experiment: ExperimentArguments) -> None:
+def prepare(paths: RunPaths, resume: bool, overwrite: bool) -> None:
     """Delete the earlier run if that was asked for; make the folders. Called once everything given has proved good."""
     lock(paths)
-    check_free(paths, experiment)  # once more: until now another process could begin and end this run
-    if experiment.resume:  # what a kill left of an atomic write; pictures are others' business
+    check_free(paths, resume, overwrite)  # once more: until now another process could begin and end this run
+    if resume:  # what a kill left of an atomic write; pictures are others' business
         remove_leftovers(path for path in paths.all() if path != paths.visualizations)
-    if experiment.overwrite:  # first what says that there is a run to resume: a kill may leave the rest
+    if overwrite:  # first what says that there is a run to resume: a kill may leave the rest
         (paths.model_outputs / "metrics.json").unlink(missing_ok=True)
         for path in (paths.checkpoints, *paths.all()):
             shutil.rmtree(path, ignore_errors=True)

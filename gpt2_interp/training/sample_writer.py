@@ -19,7 +19,7 @@ class SampleWriter(TrainerCallback):
     texts and numbers of all of them."""
 
     def __init__(self, sample, examples, log_folder: str, append, first=None):
-        """sample(model) -> for each row what the model wrote, as `comparison.TestRows.samples` describes it; examples:
+        """sample(model) -> for each row what the model wrote, as `ScoredRows.samples` describes it; examples:
         rows of the prompts; append(record) keeps one line; first: what the base wrote, kept as step 0."""
         self.sample, self.examples, self.log_folder, self.append = sample, examples, log_folder, append
         self.first = first
