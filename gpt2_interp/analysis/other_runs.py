@@ -14,7 +14,7 @@ from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import MEASURE
 
 # Settings that say where a run writes, what it logs and how it loads data, not what it learns.
-# The batch is split by the memory that is free; effective_batch_size says how large it is.
+# The batch is split by the memory of the device; effective_batch_size says how large it is.
 NOT_LEARNED = {
     *("run_name", "root", "output_dir", "resume", "overwrite", "resume_from_checkpoint", "save_total_limit", "project"),
     *("report_to", "disable_tqdm", "push_to_hub", "local_rank", "samples_per_checkpoint", "num_beams", "debug"),

@@ -21,7 +21,7 @@ class ExperimentArguments:
         None,
         "Examples of one optimizer step, over all devices and accumulated batches; 16 where neither "
         "--per_device_train_batch_size nor --gradient_accumulation_steps is given, and those two are then chosen by "
-        "the memory that is free.",
+        "the memory that the device has.",
     )
     probe_samples: int = flag(256, "Held-out examples that every snapshot measures.")
     snapshot_schedule: str = flag(
@@ -36,8 +36,8 @@ class ExperimentArguments:
     )
     precision: str = flag(
         "auto",
-        "fp32, bf16 or fp16 (autocast; weights and optimizer stay fp32), or auto: what trains a block of this model "
-        "faster on this device.",
+        "fp32, bf16 or fp16 (autocast; weights and optimizer stay fp32), or auto: bf16 or fp16 where the device "
+        "computes it natively and the model is wide enough to gain, else fp32.",
         choices=["auto", "fp32", "bf16", "fp16"],
     )
     num_beams: int = flag(1, "Beams when summaries are generated; 1 is greedy.")

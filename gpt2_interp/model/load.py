@@ -90,7 +90,7 @@ def load_base(
         if (Path(name) / "adapter_config.json").exists():
             raise InputError(f"{name} is a LoRA adapter: start from a whole model, such as its base.")
         tokenizer = load_tokenizer(arguments.tokenizer_name or name)
-        model = _load_weights(name, dropout, arguments.implementation)
+        model = _load_whole(name, arguments.implementation, "--model_name_or_path", **dropout)
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens and the model only {model.config.vocab_size}: "
@@ -161,8 +161,11 @@ def _base_of(adapter: Path) -> str:
     return str(in_repository) if not Path(name).is_dir() and in_repository.is_dir() else name
 
 
-def _load_whole(name: str, implementation: str, flag: str) -> PreTrainedModel:
-    """A whole model's weights, none of them missing. Raises InputError, which names `flag`."""
+def _load_whole(name: str, implementation: str, flag: str, **dropout: float) -> PreTrainedModel:
+    """Return a whole model, none of its weights missing: Hugging Face would draw missing ones at random.
+
+    dropout: what its config should say. Raises InputError, which names `flag`.
+    """
     if Path(name).is_file():
         raise InputError(f"{flag} {name} is a file: give the folder that holds it.")
     try:
@@ -170,25 +173,17 @@ def _load_whole(name: str, implementation: str, flag: str) -> PreTrainedModel:
         if config.model_type != "gpt2":
             raise InputError(f"{name} is a {config.model_type} model; this project works with GPT-2 models.")
         model, report = MODEL_CLASSES[implementation].from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True
+            name, dtype=torch.float32, output_loading_info=True, **dropout
         )
     except (OSError, ValueError) as error:
         raise InputError(not_found("model", name, flag, error)) from None
     except (RuntimeError, SafetensorError) as error:
         raise InputError(f"the weights in {name} can't be loaded: {first_line(error)}.") from None
-    if report["missing_keys"]:
-        raise InputError(f"the weights in {name} are incomplete: {sorted(report['missing_keys'])[0]} is missing.")
+    if missing := sorted(report["missing_keys"]):
+        others = sorted(report["unexpected_keys"])
+        hint = f"; they have {others[0]}, which GPT-2 has not" if others else ""
+        raise InputError(f"the weights in {name} are incomplete: {missing[0]} is missing{hint}.")
     return model
-
-
-def _load_weights(name: str, dropout: dict[str, float], implementation: str) -> PreTrainedModel:
-    try:
-        config = GPT2Config.from_pretrained(name)
-        if config.model_type != "gpt2":
-            raise InputError(f"{name} is a {config.model_type} model; this project measures GPT-2 models.")
-        return MODEL_CLASSES[implementation].from_pretrained(name, dtype=torch.float32, **dropout)
-    except (OSError, ValueError) as error:
-        raise InputError(not_found("model", name, "--model_name_or_path", error)) from None
 
 
 def add_lora(model: GPT2LMHeadModel, arguments: ModelArguments, seed: int) -> PeftModel:

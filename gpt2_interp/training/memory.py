@@ -1,4 +1,4 @@
-"""How much memory training takes and how much is free; batch size and accumulation that fit, at one effective batch."""
+"""How much memory training takes and how much a device has; the batch size that fits, at one effective batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpt2_interp.errors import LESS_MEMORY, InputError
 from gpt2_interp.model.packed import LOGITS_AT_ONCE
 
 EFFECTIVE_BATCH_SIZE = 16  # examples of an optimizer step where no flag says it
-USABLE = 0.8  # of what is free; the rest is for evaluation, generation, snapshots and for the estimate's error
+USABLE = 0.8  # of the device's memory; the rest is for other programs, evaluation, snapshots and the estimate's error
 CPU_TOKENS = 2048  # of a micro-batch: on a CPU, larger ones are no faster (docs/decisions.md)
 LOGIT_BYTES = 12  # of each: logits, log-probabilities, their gradient
 # Memory held over memory in use where tensors of many sizes come and go: glibc's heap takes half as much again.
@@ -29,22 +29,22 @@ CHECKPOINTED_LAYERS = 4  # whose worth is held at a time: one computed again, it
 # --- what there is ---------------------------------------------------------------------------------------------
 
 
-def free_bytes(device: torch.device) -> int:
-    """Bytes that this process may still take on its device, torch's own unused cache among them."""
+def memory_bytes(device: torch.device) -> int:
+    """Bytes that the device has, whether free or not: what is free changes with what else runs, and the batch must not.
+
+    CPU: the machine's memory, or the container's limit where that is less, shared among the processes of torchrun.
+    """
     if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
+        return torch.cuda.get_device_properties(device).total_memory
     if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    free = min(psutil.virtual_memory().available, cgroup_free_bytes())
-    return free // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes of torchrun share the machine
+        return torch.mps.recommended_max_memory()
+    return int(min(psutil.virtual_memory().total, cgroup_limit()) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def cgroup_free_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """What the container's limit leaves (cgroup v1 or v2), infinity without one. Cached files don't count as used."""
+def cgroup_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Bytes that the container may use (cgroup v1 or v2), infinity without a limit."""
     groups = own.read_text().splitlines() if own.is_file() else []  # "hierarchy:controllers:path"
-    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
-    free = float("inf")
+    found = float("inf")
     for line in groups:
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -52,17 +52,12 @@ def cgroup_free_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pr
         top = root / "memory" if controllers else root
         own_folder = top / path.lstrip("/")
         for folder in (own_folder, *own_folder.parents):  # a group is bound by the limits above it too
-            limit, used = (folder / name for name in names[1 if controllers else 2])
-            if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-                free = min(free, int(text) - int(used.read_text()) + _cached_file_bytes(folder / "memory.stat"))
+            limit = folder / ("memory.limit_in_bytes" if controllers else "memory.max")
+            if limit.is_file() and (text := limit.read_text().strip()) != "max":
+                found = min(found, int(text))
             if folder == top:
                 break
-    return free
-
-
-def _cached_file_bytes(stat: Path) -> int:
-    values = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
-    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+    return found
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -153,11 +148,7 @@ def settle_batch(experiment, training, model, examples: Sequence[Example]) -> st
     def estimate(rows: int) -> int:
         return training_bytes(model, training, rows, tokens, targets)
 
-    available = free_bytes(training.device)
-    # The estimate has the weights, which are there already; but on a CPU the recorder will take a copy as large.
-    if training.device.type != "cpu":
-        available += sum(p.numel() * p.element_size() for p in model.parameters())
-    available = min(gather_object([available]))  # every process must come to the same choice
+    available = min(gather_object([memory_bytes(training.device)]))  # every process must come to the same choice
     if training.per_device_train_batch_size is None:
         effective = experiment.effective_batch_size or EFFECTIVE_BATCH_SIZE
         share = per_process(effective, processes)
@@ -166,7 +157,7 @@ def settle_batch(experiment, training, model, examples: Sequence[Example]) -> st
         if chosen is None:
             raise InputError(
                 f"training takes about {_gb(estimate(1))} with one row of {tokens:,} tokens at a time, and "
-                f"{_gb(available)} are free: {LESS_MEMORY}, or try it all the same with "
+                f"this device has {_gb(available)}: {LESS_MEMORY}, or try it anyway with "
                 f"--per_device_train_batch_size 1."
             )
         training.per_device_train_batch_size, training.gradient_accumulation_steps = chosen
@@ -175,7 +166,7 @@ def settle_batch(experiment, training, model, examples: Sequence[Example]) -> st
     times = f" x {processes} processes" if processes > 1 else ""
     return (
         f"batch: {rows} example{'s' if rows > 1 else ''} x {accumulated} accumulated{times} = "
-        f"{experiment.effective_batch_size} a step (about {_gb(estimate(rows))} of {_gb(available)} free)"
+        f"{experiment.effective_batch_size} a step (about {_gb(estimate(rows))} of {_gb(available)})"
     )
 
 

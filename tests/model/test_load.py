@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.cli.parser import parse_arguments
@@ -223,3 +224,32 @@ def test_damaged_weights_are_not_filled_with_noise(toy_base, tmp_path):
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(InputError, match="cut"):
         load_trained(str(tmp_path / "cut"))
+
+
+@pytest.mark.parametrize("implementation", ["huggingface", "scratch"])
+def test_training_does_not_start_from_damaged_weights_either(toy_base, tmp_path, implementation):
+    """Hugging Face would draw what is missing at random, and call the result the base."""
+
+    def load(folder):
+        load_base(ModelArguments(model_name_or_path=str(folder), implementation=implementation), 0, ())
+
+    weights = load_file(toy_base / "model.safetensors")
+    damaged = {
+        "lacking": (
+            {k: v for k, v in weights.items() if k != "transformer.h.1.mlp.c_fc.weight"},
+            "h.1.mlp.c_fc.weight",
+        ),
+        "prefixed": ({f"_orig_mod.{k}": v for k, v in weights.items()}, "_orig_mod"),
+    }
+    for name, (tensors, said) in damaged.items():
+        shutil.copytree(toy_base, tmp_path / name)
+        save_file(tensors, tmp_path / name / "model.safetensors", {"format": "pt"})
+        with pytest.raises(InputError, match=said):
+            load(tmp_path / name)
+    shutil.copytree(toy_base, tmp_path / "cut")
+    data = (toy_base / "model.safetensors").read_bytes()
+    for bad in (data[:5000], b"\xff" * 16 + data[16:]):  # its end, its header
+        (tmp_path / "cut" / "model.safetensors").write_bytes(bad)
+        with pytest.raises(InputError, match="cut"):
+            load(tmp_path / "cut")
+    load(toy_base)

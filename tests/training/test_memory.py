@@ -5,6 +5,7 @@ import sys
 import tempfile
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
@@ -14,9 +15,9 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.model.fast_layers import use_fast_layers
 from gpt2_interp.training import memory
 from gpt2_interp.training.memory import (
-    cgroup_free_bytes,
+    cgroup_limit,
     choose_batch,
-    free_bytes,
+    memory_bytes,
     peak_bytes,
     settle_batch,
     training_bytes,
@@ -36,30 +37,32 @@ def write(folder, **values):
 def test_cgroup_v2_limits_of_every_level_bind(tmp_path):
     root, own = tmp_path / "fs", tmp_path / "own"
     own.write_text("0::/slice/job\n")
-    write(root / "slice" / "job", memory__max="max", memory__current=5, memory__stat="")
-    assert cgroup_free_bytes(root, own) == float("inf")
-    write(root / "slice", memory__max=100, memory__current=60, memory__stat="anon 30\ninactive_file 20\n")
-    assert cgroup_free_bytes(root, own) == 60  # 100 - 60, and 20 of cached files can go
-    write(root / "slice" / "job", memory__max=50, memory__current=45)
-    assert cgroup_free_bytes(root, own) == 5
+    write(root / "slice" / "job", memory__max="max")
+    assert cgroup_limit(root, own) == float("inf")
+    write(root / "slice", memory__max=100)
+    assert cgroup_limit(root, own) == 100
+    write(root / "slice" / "job", memory__max=50)
+    assert cgroup_limit(root, own) == 50
 
 
 def test_cgroup_v1_and_none(tmp_path):
     root, own = tmp_path / "fs", tmp_path / "own"
-    assert cgroup_free_bytes(root, own) == float("inf")
+    assert cgroup_limit(root, own) == float("inf")
     own.write_text("5:cpu:/x\n4:memory:/box\n0::/\n")
-    stat = "inactive_file 1\ntotal_inactive_file 7\n"
-    write(root / "memory" / "box", memory__limit_in_bytes=100, memory__usage_in_bytes=60, memory__stat=stat)
-    assert cgroup_free_bytes(root, own) == 47
+    write(root / "memory" / "box", memory__limit_in_bytes=100)
+    assert cgroup_limit(root, own) == 100
 
 
-def test_free_and_peak_memory_of_this_process(monkeypatch):
+def test_the_memory_of_a_device_does_not_depend_on_what_runs(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     cpu = torch.device("cpu")
-    before, free = peak_bytes(cpu), free_bytes(cpu)
-    assert 0.05 * GB < before < 50 * GB and free > 0.1 * GB
+    has = memory_bytes(cpu)
+    assert has > 0.5 * GB and has <= psutil.virtual_memory().total
+    held = bytearray(3 * 10**8)
+    held[::4096] = b"1" * len(held[::4096])
+    assert memory_bytes(cpu) == has and 0.05 * GB < peak_bytes(cpu) < 50 * GB
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # they share the machine
-    assert free_bytes(cpu) == pytest.approx(free / 4, rel=0.2)
+    assert memory_bytes(cpu) == has // 4
 
 
 def test_the_peak_is_not_the_one_of_the_process_that_started_this_one():
@@ -110,7 +113,7 @@ EXAMPLES = [SimpleNamespace(input_ids=range(n), target_ids=range(20)) for n in (
 )
 def test_batch_and_accumulation_fit_and_are_said(monkeypatch, model, free, effective, world_size, rows, accumulated):
     """200 tokens a row: ten of them are as many as help, and eight divide 16."""
-    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
+    monkeypatch.setattr(memory, "memory_bytes", lambda device: free)
     experiment, training = arguments(effective=effective, world_size=world_size)
     said = settle_batch(experiment, training, model, EXAMPLES)
     assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (rows, accumulated)
@@ -122,17 +125,15 @@ def test_batch_and_accumulation_fit_and_are_said(monkeypatch, model, free, effec
 
 
 def test_what_was_given_stays(monkeypatch, model):
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 50 * GB)
+    monkeypatch.setattr(memory, "memory_bytes", lambda device: 50 * GB)
     experiment, training = arguments(rows=3, accumulated=2)
     assert "batch: 3 examples x 2 accumulated = 6 a step" in settle_batch(experiment, training, model, EXAMPLES)
     assert experiment.effective_batch_size == 6
 
 
 def test_too_little_memory_and_too_many_processes_are_said(monkeypatch, model):
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**6)
-    with pytest.raises(
-        InputError, match=r"200 tokens.*0\.0 GB are free.*--max_source_length.*--tuning lora.*batch_size 1"
-    ):
+    monkeypatch.setattr(memory, "memory_bytes", lambda device: 10**6)
+    with pytest.raises(InputError, match=r"200 tokens.*0\.0 GB.*--max_source_length.*--tuning lora.*batch_size 1"):
         settle_batch(*arguments(), model, EXAMPLES)
     with pytest.raises(InputError, match="--effective_batch_size 16 is not a multiple of the 3 processes"):
         settle_batch(*arguments(world_size=3), model, EXAMPLES)
