@@ -14,15 +14,14 @@ visualize_metrics.py with the same --run_name.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from gpt2_interp import startup
-from gpt2_interp.cli.presets import given_names
+from gpt2_interp.cli.early import check_command
 from gpt2_interp.errors import InputError, raise_full_disk_of_threads, run_script
 
-if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
-    # Before the libraries are imported: they read its settings then, and take seconds.
-    run_script(lambda: startup.prepare(given_names(sys.argv[1:], Path(__file__).parent / "configs")))
+if __name__ == "__main__":
+    # Before the libraries are imported: they read the environment then, and take seconds.
+    run_script(lambda: startup.prepare(check_command(sys.argv[1:]).hub_names))
 
 import os
 import time

@@ -9,22 +9,9 @@
 # All flags: python gpt2_summarization.py --help. Watch it: tensorboard --logdir logs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-case ${1:-} in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; echo "Presets:"; ls configs/*.yaml | sed 's/.*\//  /;s/\.yaml//'; exit 0;; esac
+for word in "$@"; do case $word in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; echo "Presets:"; ls configs/*.yaml | sed 's/.*\//  /;s/\.yaml//'; exit 0;; esac; done
 
-preset=quickstart
-if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then preset=$1; shift; fi
-
-# The run's name: the last --run_name, or the preset's, or the name of its file. And where the outputs go.
-file=$preset; [ "${file%.yaml}" != "$file" ] || file=configs/$preset.yaml
-run=$(basename "$file" .yaml)
-[ ! -f "$file" ] || run=$(sed -n 's/^run_name: *//p' "$file" | tail -n 1 | grep . || echo "$run")
-root=.
-previous=
-for word in "$@"; do
-  case $previous in --run_name | --run-name) run=$word;; --root) root=$word;; esac
-  case $word in --run_name=* | --run-name=*) run=${word#*=};; --root=*) root=${word#*=};; esac
-  previous=$word
-done
+case ${1:--} in -*) set -- quickstart "$@";; esac
 
 # On a CPU, glibc would hand every step's tensors back to the kernel and fault them in again: let it keep them.
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-33554432} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
@@ -33,7 +20,10 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 echo "== 1/4 environment";            ./setup_environment.sh
 python=${VIRTUAL_ENV:-${CONDA_PREFIX:-$PWD/.venv}}/bin/python
-echo "== 2/4 fine-tuning, a snapshot at every checkpoint";  "$python" gpt2_summarization.py "$preset" "$@"
+# The names under which training keeps the run; a mistake in them stops the script here.
+names=$("$python" -m gpt2_interp.cli.presets "$@")
+{ IFS= read -r run; IFS= read -r root; } <<< "$names"
+echo "== 2/4 fine-tuning, a snapshot at every checkpoint";  "$python" gpt2_summarization.py "$@"
 echo "== 3/4 latent space";           "$python" analyze_latent_space.py --run_name "$run" --root "$root"
 echo "== 4/4 figures and report";     "$python" visualize_metrics.py --run_name "$run" --root "$root"
 

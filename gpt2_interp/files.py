@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write under a temporary name in the same folder, flush to disk, rename."""
@@ -37,7 +35,7 @@ def finite(value: Any) -> Any:
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
-    if isinstance(value, np.generic):
+    if hasattr(value, "dtype") and hasattr(value, "item"):  # a numpy scalar, without importing numpy
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None

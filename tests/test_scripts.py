@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,51 @@ def test_help_shows_usage_and_presets():
     result = bash("run_experiment.sh", "--help")
     assert result.returncode == 0
     assert "./run_experiment.sh quickstart_lora" in result.stdout and "pretrain_tiny" in result.stdout
+
+
+@pytest.fixture
+def dry(tmp_path):
+    """run_experiment.sh with a python that only writes down what it would run, except for the names of the run."""
+    shutil.copy(REPOSITORY / "run_experiment.sh", tmp_path)
+    executable(tmp_path / "setup_environment.sh", "#!/bin/sh\n")
+    for name in ("gpt2_interp", "configs"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    executable(
+        tmp_path / ".venv" / "bin" / "python",
+        f'#!/bin/bash\n[ "$1" = -m ] && exec {sys.executable} "$@"\nprintf "<%s>" "$@" >> calls; echo >> calls\n',
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trained", "name", "root"),
+    [
+        ([], ["quickstart"], "quickstart", "."),
+        (["--run-name=x"], ["quickstart", "--run-name=x"], "x", "."),
+        (["quickstart_lora", "--root", "a 'b'"], ["quickstart_lora", "--root", "a 'b'"], "quickstart_lora", "a 'b'"),
+        (["my own.yml"], ["my own.yml"], "quoted", "out put"),
+    ],
+)
+def test_later_stages_get_the_names_that_training_uses(dry, arguments, trained, name, root):
+    (dry / "my own.yml").write_text('run_name: "quoted"  # first try\nroot: out put\n')
+    result = bash("run_experiment.sh", *arguments, cwd=dry, VIRTUAL_ENV="", CONDA_PREFIX="")
+    assert result.returncode == 0, result.stderr
+    places = ["--run_name", name, "--root", root]
+    scripts = (
+        ["gpt2_summarization.py", *trained],
+        ["analyze_latent_space.py", *places],
+        ["visualize_metrics.py", *places],
+    )
+    assert (dry / "calls").read_text() == "".join("".join(f"<{word}>" for word in one) + "\n" for one in scripts)
+    assert f"{root}/visualizations/{name}/interpretability_report.html" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--run_name", "a/b"], ["no_such_preset"], ["quickstart", "--root"]])
+def test_a_wrong_name_stops_before_training(dry, arguments):
+    result = bash("run_experiment.sh", *arguments, cwd=dry, VIRTUAL_ENV="", CONDA_PREFIX="")
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not (dry / "calls").exists()
 
 
 @pytest.mark.slow

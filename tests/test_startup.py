@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from gpt2_interp import startup
-from gpt2_interp.cli.presets import given_names
 from gpt2_interp.errors import InputError
 
 
@@ -69,23 +68,6 @@ def test_names_that_cannot_be_had_offline_are_refused_at_once(monkeypatch, tmp_p
     ):
         with pytest.raises(InputError, match=words):
             startup.prepare({flag: name})
-
-
-def test_names_are_found_in_preset_and_flags(tmp_path):
-    (tmp_path / "p.yaml").write_text("task: summarization\nmodel_name_or_path: gpt2  # base\ndataset_name: a/b\n")
-    assert given_names(["p"], tmp_path) == {"--model_name_or_path": "gpt2", "--dataset_name": "a/b"}
-    found = given_names(["p", "--model-name-or-path=x", "--dataset_name", "y", "--run_name", "z"], tmp_path)
-    assert found == {"--model_name_or_path": "x", "--dataset_name": "y"}
-    assert given_names([str(tmp_path / "p.yaml")], Path(".")) == given_names(["p"], tmp_path)
-    assert given_names(["no_such_preset", "--help"], tmp_path) == {}
-
-
-def test_names_that_the_flags_replace_are_not_looked_for(tmp_path):
-    (tmp_path / "p.yaml").write_text("model_name_or_path: gpt2\ndataset_name: a/b\n")
-    local = ["--config-name=gpt2", "--tokenizer_name", "folder", "--train_file", "a.jsonl"]
-    assert given_names(["p", *local], tmp_path) == {"--tokenizer_name": "folder"}
-    assert given_names(["p", "--mixture", "wikitext=1"], tmp_path) == {"--model_name_or_path": "gpt2"}
-    assert given_names(["p", "--dataset_name", "c/d"], tmp_path)["--dataset_name"] == "c/d"
 
 
 def test_the_script_says_so_within_five_seconds(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import TrainingArguments
+from typing import Any
 
 from gpt2_interp.cli.training_flags import ExperimentArguments
 from gpt2_interp.data.mixture import pairs, weights
@@ -12,10 +12,11 @@ from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.snapshots.schedule import Schedule, check_groups
 
 
-def validate(
-    model: ModelArguments, data: DataArguments, experiment: ExperimentArguments, training: TrainingArguments
-) -> None:
-    """Refuse, by the flag's name, what can't work. Raises InputError."""
+def validate(model: ModelArguments, data: DataArguments, experiment: ExperimentArguments, training: Any) -> None:
+    """Refuse, by the flag's name, what can't work. Changes nothing. Raises InputError.
+
+    training: TrainingArguments, or what the command line says of them.
+    """
     if experiment.resume and experiment.overwrite:
         raise InputError(
             "--resume and --overwrite exclude each other: one goes on with the earlier run, one deletes it."
@@ -63,21 +64,16 @@ def validate(
         raise InputError("--num_beams must be at least 1.")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("--save_strategy must be steps or epoch: a snapshot belongs to every checkpoint.")
-    if training.n_gpu > 1:
-        training._n_gpu = 1  # one process, one device: torchrun takes several (nn.DataParallel would cut packed rows)
-    complete_batch(experiment, training)
-    # A checkpoint is evaluated, so that best_model/ can be chosen among them.
-    training.eval_strategy = training.save_strategy
-    training.eval_steps = training.save_steps
 
 
-def complete_batch(experiment: ExperimentArguments, training: TrainingArguments) -> None:
-    """The batch size or the accumulation that follows from the flags; both stay None where memory is to decide.
+def batch_split(
+    effective: int | None, rows: int | None, accumulated: int | None, processes: int
+) -> tuple[int | None, int | None]:
+    """Return (examples that a device takes at a time, batches accumulated); both None where memory is to decide.
 
-    What a preset says counts as given. Raises InputError.
+    effective: examples of one optimizer step, over all processes. What a preset says counts as given. Raises InputError
+    for sizes that contradict each other.
     """
-    rows, accumulated = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    effective = experiment.effective_batch_size
     given = {
         "effective_batch_size": effective,
         "per_device_train_batch_size": rows,
@@ -87,16 +83,14 @@ def complete_batch(experiment: ExperimentArguments, training: TrainingArguments)
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1.")
     if rows is None and accumulated is None:
-        return
-    processes = training.world_size
+        return None, None
     known = (rows or 1) * (accumulated or 1) * processes
     if effective is not None:
         if effective % known or (rows and accumulated and effective != known):
             names = " and ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
             raise InputError(f"{names} contradict each other on {processes} device(s): leave one of them out.")
         rows, accumulated = rows or effective // known, accumulated or effective // known
-    training.per_device_train_batch_size = rows or 8  # as the Trainer has it
-    training.gradient_accumulation_steps = accumulated or 1
+    return rows or 8, accumulated or 1  # 8, as the Trainer has it
 
 
 def _validate_data(data: DataArguments) -> None:

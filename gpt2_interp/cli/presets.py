@@ -1,91 +1,32 @@
-"""Presets (YAML files of flags) and the flags laid over them."""
+"""The one reader of "PRESET --flag value ...": the run's name, its root, and the flags with the preset under them.
+
+`python -m gpt2_interp.cli.presets PRESET [flags]` prints name and root, a line each, for run_experiment.sh.
+"""
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
-from collections.abc import Collection, Iterable, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import yaml
 
-from gpt2_interp.errors import InputError
-from gpt2_interp.run_paths import CONFIGS
+from gpt2_interp.cli.script_parser import ScriptParser
+from gpt2_interp.errors import InputError, run_script
+from gpt2_interp.run_paths import CONFIGS, check_run_name
 from gpt2_interp.startup import HUB_FLAGS
 
-if TYPE_CHECKING:
-    from transformers import HfArgumentParser
+SUFFIXES = (".yaml", ".yml")
+NO_NAME = "give the run a name with --run_name; its results are kept under that name."
 
-
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-
-
-def preset_argv(preset: str | None, parser: HfArgumentParser, argv: Sequence[str]) -> list[str]:
-    """A preset's settings as command-line words, so that the flags of `argv` behind them win; without those that the
-    flags take the place of."""
-    if preset is None:
-        return []
-    path = CONFIGS / f"{preset}.yaml" if not preset.endswith((".yaml", ".yml")) else Path(preset)
-    if not path.is_file():
-        raise InputError(
-            f"there is no preset {preset!r}: use one of {', '.join(preset_names())}, or a path to a .yaml file."
-        )
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(settings, dict):
-        raise InputError(f"{path} must hold `flag: value` lines.")
-    settings.setdefault("run_name", path.stem)
-    words, gone = [], superseded(argv, settings)
-    for key, value in settings.items():
-        if f"--{key}" not in parser._option_string_actions:
-            near = difflib.get_close_matches(f"--{key}", parser._option_string_actions, n=1)
-            raise InputError(
-                f"{path}: unknown setting {key!r}" + (f" (did you mean {near[0][2:]!r}?)." if near else ".")
-            )
-        if key in gone:
-            continue
-        words.append(f"--{key}")
-        if isinstance(value, list):
-            words += [str(item) for item in value]
-        else:
-            words.append(json.dumps(value) if isinstance(value, dict) else str(value))
-    return words
-
-
-def _underscored(word: str) -> str:
-    """--run-name=x as --run_name=x; anything else unchanged."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value
-
-
-def _last_value(words: list[str], name: str) -> str | None:
-    value = None
-    for i, word in enumerate(words):
-        if word == name and i + 1 < len(words):
-            value = words[i + 1]
-        elif word.startswith(f"{name}="):
-            value = word.split("=", 1)[1]
-    return value
-
-
-# A flag that is given -> settings of the preset that it takes the place of. The base model and the data can each be
-# named in several ways, of which a run has one; a preset's way gives way to the command line's.
+# A model and a dataset can be given in several ways, of which a run has one; a preset's way gives way to the command
+# line's.
 _HUB = {"dataset_name", "dataset_config_name", "dataset_revision"}
-
-
 _FILES = {"train_file", "validation_file", "test_file"}
-
-
 _MIXTURE = {"mixture", "source_files"}
-
-
 SUPERSEDED = {
     "--dataset_name": _HUB | _FILES | _MIXTURE,
     "--train_file": _HUB | _MIXTURE,
@@ -93,40 +34,114 @@ SUPERSEDED = {
     "--config_name": {"model_name_or_path"},
     "--model_name_or_path": {"config_name", "config_overrides", "new_tokenizer_size", "copying_start"},
 }
-
-
 _SIZES = {"max_train_samples", "max_eval_samples", "max_predict_samples"}
 
 
-def superseded(argv: Iterable[str], settings: Collection[str]) -> set[str]:
-    """Names of the preset's `settings` that the flags in `argv` take the place of.
+@dataclass(frozen=True)
+class Command:
+    """A command line: the preset's file, its settings as far as no flag replaces them, and the flags' words."""
+
+    preset: Path | None
+    settings: Mapping[str, Any]
+    flags: Sequence[str]
+
+    @property
+    def words(self) -> list[str]:
+        """Settings and flags as words for a parser. The flags stand last, so that they win."""
+        words = []
+        for key, value in self.settings.items():
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{key}", *(json.dumps(one) if isinstance(one, dict) else str(one) for one in values)]
+        return words + list(self.flags)
+
+    def values(self, *flags: str) -> dict[str, str]:
+        """The last value of each of these flags that was given, by flag. Raises InputError for a flag without value."""
+        parser = ScriptParser(add_help=False)
+        for flag in flags:
+            parser.add_argument(flag, dest=flag)
+        found = vars(parser.parse_known_args(self.words)[0])
+        return {flag: value for flag, value in found.items() if value is not None}
+
+    @property
+    def run_name(self) -> str | None:
+        return self.values("--run_name").get("--run_name")
+
+    @property
+    def root(self) -> Path:
+        return Path(self.values("--root").get("--root", "."))
+
+    @property
+    def hub_names(self) -> dict[str, str]:
+        """The values of `HUB_FLAGS`, which may have to come from the Hub."""
+        return self.values(*HUB_FLAGS)
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets in configs/, sorted."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def read_command(argv: Sequence[str]) -> Command:
+    """Read a preset (`configs/NAME.yaml`, or a path) and the flags behind it; --some-flag counts as --some_flag.
+
+    Raises InputError for a preset that can't be read. Unknown flags are the parser's business.
+    """
+    argv = list(argv)
+    name = argv.pop(0) if argv and not argv[0].startswith("-") else None
+    flags = [_underscored(word) for word in argv]
+    if name is None:
+        return Command(None, {}, flags)
+    path = Path(name) if name.endswith(SUFFIXES) else CONFIGS / f"{name}.yaml"
+    settings = _read(path, name)
+    settings.setdefault("run_name", path.stem)
+    gone = superseded(flags, settings)
+    return Command(path, {key: value for key, value in settings.items() if key not in gone}, flags)
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
+    """The settings in a preset's file; a key without a value keeps its default."""
+    if not path.is_file():
+        raise InputError(
+            f"there is no preset {name!r}: use one of {', '.join(preset_names())}, or a path to a .yaml file."
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}.") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} must hold `flag: value` lines.")
+    return {str(key): value for key, value in settings.items() if value is not None}
+
+
+def superseded(flags: Sequence[str], settings: Collection[str]) -> set[str]:
+    """Names of the preset's `settings` that the flags take the place of.
 
     Files in the place of a dataset have sizes of their own: the preset's numbers of rows, which may be more than they
     have, go with its dataset.
     """
-    flags = {_flag(word) for word in argv}
-    names = set().union(*(SUPERSEDED.get(flag, ()) for flag in flags))
-    if "--train_file" in flags and "train_file" not in settings:
+    given = {word.partition("=")[0] for word in flags if word.startswith("--")}
+    names = set().union(*(SUPERSEDED.get(flag, ()) for flag in given))
+    if "--train_file" in given and "train_file" not in settings:
         names |= _SIZES
     return names & set(settings)
 
 
-def _flag(word: str) -> str:
-    """--dataset_name of "--dataset-name=x"; any other word as it is."""
-    return "--" + word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else word
+def _underscored(word: str) -> str:
+    """--run-name=x as --run_name=x; anything else unchanged."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}"
 
 
-def given_names(argv: Sequence[str], configs: Path) -> dict[str, str]:
-    """Values of `HUB_FLAGS` in a preset and the flags over it, read without the real parser, which imports torch."""
-    found: dict[str, str] = {}
-    if argv and not argv[0].startswith("-"):
-        preset = Path(argv[0]) if argv[0].endswith((".yaml", ".yml")) else configs / f"{argv[0]}.yaml"
-        if preset.is_file():
-            lines = re.findall(r"^(\w+): *([^\s#]+)", preset.read_text(encoding="utf-8"), re.MULTILINE)
-            gone = superseded(argv, dict(lines))
-            found = {f"--{key}": value for key, value in lines if f"--{key}" in HUB_FLAGS and key not in gone}
-    for i, word in enumerate(argv):
-        flag, (_, equals, value) = _flag(word), word.partition("=")
-        if flag in HUB_FLAGS and (equals or i + 1 < len(argv)):
-            found[flag] = value if equals else argv[i + 1]
-    return found
+def main() -> None:
+    command = read_command(sys.argv[1:])
+    if command.run_name is None:
+        raise InputError(NO_NAME)
+    print(check_run_name(command.run_name), command.root, sep="\n")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from transformers import TrainingArguments
-
-from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.flags import flag, flags
-from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.snapshots.table import GROUPS
 
 
@@ -55,10 +51,8 @@ class ExperimentArguments:
 
 
 @dataclass
-class RunTrainingArguments(TrainingArguments):
-    """Hugging Face's TrainingArguments with this pipeline's defaults; output_dir follows from run_name."""
-
-    _argument_group_name = "training (Hugging Face TrainingArguments)"
+class TrainingDefaults:
+    """This pipeline's defaults of Hugging Face's TrainingArguments; output_dir follows from run_name."""
 
     report_to: None | str | list[str] = flag(
         "tensorboard", "Where scalars go; tensorboard writes under logs/<run_name>."
@@ -104,13 +98,18 @@ REFUSED = {
 }
 
 
-ALL_ARGUMENTS = (ModelArguments, DataArguments, ExperimentArguments, RunTrainingArguments)
+# The flags of TrainingArguments that --help shows; --help all shows all.
+OFTEN_USED = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay"),
+    *("per_device_eval_batch_size", "save_total_limit", "activation_checkpointing", "seed", "use_cpu", "run_name"),
+    *(field.name for field in fields(TrainingDefaults)),
+)
 
 
 def as_settings(*groups: Any) -> dict[str, Any]:
     """All settings as plain JSON values, for run.json (TrainingArguments through its own to_dict, tokens masked)."""
     settings: dict[str, Any] = {}
     for group in groups:
-        values = group.to_dict() if isinstance(group, TrainingArguments) else vars(group)
+        values = group.to_dict() if hasattr(group, "to_dict") else vars(group)
         settings.update({key: value for key, value in values.items() if not key.startswith("_")})
     return settings

@@ -1,0 +1,93 @@
+"""Help and mistakes of gpt2_summarization.py before the libraries are imported."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gpt2_interp.cli.early import make_parser
+from gpt2_interp.cli.parser import ArgumentParser, RunTrainingArguments
+from gpt2_interp.cli.training_flags import ExperimentArguments
+from gpt2_interp.data.settings import DataArguments
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.run_paths import REPOSITORY
+
+LIGHT = """
+import sys
+from gpt2_interp.errors import run_script
+from gpt2_interp.cli.early import check_command
+heavy = {"torch", "transformers", "datasets", "numpy", "pandas", "scipy"}
+try:
+    run_script(lambda: check_command(sys.argv[1:]))
+finally:
+    assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+
+
+def early(*argv):
+    return subprocess.run(
+        [sys.executable, "-c", LIGHT, *argv], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["quikstart"], ["quikstart", "quickstart"]),
+        (["quickstart", "--lerning_rate", "1"], ["--lerning_rate", "--learning_rate"]),
+        (["quickstart", "--max_steps", "many"], ["--max_steps", "many"]),
+        (["quickstart", "--lora_r=x"], ["--lora_r", "x"]),
+        (["quickstart", "--resume=perhaps"], ["--resume", "perhaps"]),
+        (["quickstart", "--tuning", "half"], ["--tuning", "half", "lora"]),
+        (["quickstart", "--resume", "--overwrite"], ["--resume", "--overwrite"]),
+        (["quickstart", "--fsdp", "x"], ["--fsdp"]),
+        (["quickstart", "--effective_batch_size=24"], ["--effective_batch_size", "--per_device_train_batch_size"]),
+        (["--model_name_or_path", "gpt2", "--dataset_name", "synthetic_news"], ["--run_name"]),
+    ],
+)
+def test_a_mistake_is_named_without_the_libraries(argv, words):
+    result = early(*argv)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_an_unknown_key_of_a_preset_gets_the_nearest_one(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("lerning_rate: 1\n")
+    result = early(str(path))
+    assert result.returncode == 2 and "p.yaml" in result.stderr and "--learning_rate" in result.stderr
+
+
+def test_help_shows_ours_first_and_all_on_demand():
+    common, everything = early("--help").stdout, early("quickstart", "--help", "all").stdout
+    for flag in ("--tuning", "--probe_samples", "--learning_rate", "--help all"):
+        assert flag in common
+    assert common.index("--model_name_or_path") < common.index("--task") < common.index("--learning_rate")
+    assert "--ddp_backend" in everything and "--ddp_backend" not in common
+    assert "--output_dir" not in everything  # refused, so not offered
+    assert "(256)" in common and "1% of the" in " ".join(common.split())
+
+
+def test_help_of_the_script_takes_less_than_a_second():
+    start = time.process_time(), time.monotonic()
+    result = subprocess.run([sys.executable, "gpt2_summarization.py", "--help"], cwd=REPOSITORY, capture_output=True)
+    assert result.returncode == 0 and not result.stderr
+    assert time.monotonic() - start[1] < 5  # 0.15 s on a machine that does nothing else
+
+
+def test_it_reads_flags_as_the_real_parser_does():
+    """The same flags, numbers of values, types of numbers, defaults and choices as HfArgumentParser finds."""
+    groups = (ModelArguments, DataArguments, ExperimentArguments, RunTrainingArguments)
+    real, ours = ArgumentParser(groups)._option_string_actions, make_parser()._option_string_actions
+    assert {flag for flag in real if "-" not in flag[2:]} == set(ours)
+    for flag, action in ours.items():
+        theirs = real[flag]
+        assert action.nargs == theirs.nargs and action.dest == theirs.dest, flag
+        assert (action.type in (int, float)) == (theirs.type in (int, float)), flag
+        assert action.type is theirs.type or action.type not in (int, float), flag
+        if action.choices:
+            assert list(action.choices) == list(theirs.choices), flag
+        if flag not in ("--optim", "--debug", "-h", "--help") and not flag.startswith("--no_"):
+            default = getattr(theirs.default, "value", theirs.default)
+            assert action.default == default, flag
