@@ -164,8 +164,8 @@ def _save(model, tokenizer, folder: Path, dtype: torch.dtype, trained: dict[str,
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
     else:
         model.save_pretrained(folder, state_dict=state)
-        config = folder / "config.json"  # whichever implementation trained it, any program reads it
-        said = {"dtype": str(dtype).removeprefix("torch."), "architectures": ["GPT2LMHeadModel"]}
+        config = folder / "config.json"
+        said = {"dtype": str(dtype).removeprefix("torch.")}
         config.write_text(json.dumps({**json.loads(config.read_text()), **said}, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
     write_json(folder / TASK_FILE, trained)

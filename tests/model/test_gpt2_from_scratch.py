@@ -2,13 +2,22 @@
 
 import base64
 import copy
+import inspect
 import json
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, TrainingArguments
+from transformers import (
+    AttentionInterface,
+    DataCollatorWithFlattening,
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+    StaticCache,
+    TrainingArguments,
+)
 
 from gpt2_interp.data.examples import ExampleBuilder
 from gpt2_interp.errors import InputError
@@ -190,15 +199,191 @@ def test_checkpointed_activations_give_the_same_gradients():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"add_cross_attention": True}, {"scale_attn_by_inverse_layer_idx": True}, {"activation_function": "silu"}]
+    "wrong",
+    [
+        {"add_cross_attention": True},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"scale_attn_weights": False},
+        {"reorder_and_upcast_attn": True},
+        {"activation_function": "silu"},
+    ],
 )
 def test_what_is_not_written_out_is_refused(wrong, tmp_path, toy_base):
-    with pytest.raises(ValueError, match=r"not written out here|activation_function 'silu'"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         ScratchGPT2LMHeadModel(small(**wrong))
     small(**wrong).save_pretrained(tmp_path)
     arguments = ModelArguments(config_name=str(tmp_path), tokenizer_name=str(toy_base), implementation="scratch")
     with pytest.raises(InputError, match="--implementation scratch"):
         load_base(arguments, 0, [])
+
+
+# --- each argument of Hugging Face's forward ---------------------------------------------------------------------
+
+
+def filled_cache(model) -> DynamicCache:
+    """Of 4 earlier tokens."""
+    return model(random_ids(2, 4), use_cache=True).past_key_values
+
+
+def visible_in_4_axes(seen: torch.Tensor) -> torch.Tensor:
+    """[batch, 1, 12, 12]: no later key, nor one where `seen` is 0."""
+    return seen.bool()[:, None, None, :] & torch.ones(12, 12, dtype=torch.bool).tril()
+
+
+IDS = random_ids(2, 12)
+SEEN = torch.ones(2, 12, dtype=torch.long).index_put((torch.tensor([1, 1]), torch.tensor([10, 11])), torch.tensor(0))
+PACKED = {"position_ids": torch.tensor([[*range(5), *range(7)], [*range(12)]]), "use_cache": False}
+LABELS = {"labels": IDS.masked_fill(IDS < 30, -100)}
+GIVEN = {  # argument: calls of it, each the arguments for one model
+    "input_ids": [lambda model: {}],
+    "past_key_values": [
+        lambda model: {"past_key_values": filled_cache(model)},
+        lambda model: {"past_key_values": StaticCache(config=model.config, max_cache_len=20), "use_cache": True},
+    ],
+    "attention_mask": [
+        lambda model: {"attention_mask": SEEN},
+        lambda model: {"attention_mask": torch.zeros(2, 1, 12, 12).masked_fill(~visible_in_4_axes(SEEN), -1e9)},
+        lambda model: {"attention_mask": SEEN, "past_key_values": StaticCache(config=model.config, max_cache_len=20)},
+    ],
+    "token_type_ids": [lambda model: {"token_type_ids": IDS % 3}],
+    "position_ids": [
+        lambda model: {"position_ids": torch.arange(7, 19)[None]},
+        lambda model: {**PACKED},
+        lambda model: {"position_ids": PACKED["position_ids"], "attention_mask": torch.ones_like(IDS)},  # one text
+    ],
+    "inputs_embeds": [lambda model: {"input_ids": None, "inputs_embeds": model.get_input_embeddings()(IDS)}],
+    "labels": [
+        lambda model: LABELS,
+        lambda model: {**LABELS, "num_items_in_batch": 7},
+        lambda model: {**LABELS, "shift_labels": IDS.flip(1)},
+        lambda model: {"shift_labels": IDS},  # no loss without labels
+    ],
+    "use_cache": [lambda model: {"use_cache": True}, lambda model: {"use_cache": False}],
+    "logits_to_keep": [lambda model: {"logits_to_keep": 3}, lambda model: {"logits_to_keep": torch.tensor([0, 5])}],
+    "kwargs": [
+        lambda model: {"output_hidden_states": True},
+        lambda model: {"return_dict": False},
+        lambda model: {"encoder_hidden_states": None},
+    ],
+}
+NOT_GIVEN = {"encoder_hidden_states": torch.zeros(2, 3, 48), "encoder_attention_mask": torch.ones(2, 3)}
+FORWARD = [name for name in inspect.signature(GPT2LMHeadModel.forward).parameters if name != "self"]
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize("argument", FORWARD)
+def test_each_argument_does_what_it_does_there_or_is_refused(argument, attention):
+    models = pair(small())
+    for model in models:
+        model.set_attn_implementation(attention)
+    if argument in NOT_GIVEN:
+        with pytest.raises(TypeError, match=argument):
+            models[1](IDS, **{argument: NOT_GIVEN[argument]})
+        return
+    for call in GIVEN[argument]:  # an argument that is new in transformers: decide here what it does
+        with torch.no_grad():
+            theirs, ours = (model(**{"input_ids": IDS, **call(model)}) for model in models)
+        if isinstance(theirs, tuple):
+            close(ours[0], theirs[0])
+            continue
+        real = SEEN.bool() if "attention_mask" in call(models[0]) else slice(None)  # nobody looks at padding
+        close(ours.logits[real], theirs.logits[real])
+        assert (ours.loss is None) == (theirs.loss is None)
+        assert (ours.past_key_values is None) == (theirs.past_key_values is None)
+        if theirs.loss is not None:
+            close(ours.loss, theirs.loss, 1e-5)
+        if theirs.hidden_states:
+            close(torch.stack(ours.hidden_states), torch.stack(theirs.hidden_states))
+
+
+def test_arguments_stand_in_the_same_order():
+    ours = inspect.signature(ScratchGPT2LMHeadModel.forward).parameters
+    positional = [name for name, p in ours.items() if p.kind is p.POSITIONAL_OR_KEYWORD and name != "self"]
+    assert positional == FORWARD[: len(positional)]
+
+
+def test_a_bool_mask_of_4_axes_is_the_mask_of_2():
+    _, ours = pair(small())
+    for attention in IMPLEMENTATIONS:
+        ours.set_attn_implementation(attention)
+        masked = ours(IDS, attention_mask=visible_in_4_axes(SEEN)).logits[SEEN.bool()]
+        close(masked, ours(IDS, attention_mask=SEEN).logits[SEEN.bool()], 1e-5)
+
+
+@pytest.mark.parametrize(
+    "error, named, wrong",
+    [
+        (TypeError, "attention_maks", {"attention_maks": torch.ones(2, 12)}),
+        (ValueError, "inputs_embeds", {"inputs_embeds": torch.zeros(2, 12, 48)}),
+        (ValueError, "inputs_embeds", {"input_ids": None}),
+        (ValueError, "input_ids", {"input_ids": IDS[0]}),
+        (ValueError, r"attention_mask.*\[2, 11\].*12", {"attention_mask": torch.ones(2, 11)}),
+        (ValueError, "attention_mask", {"attention_mask": torch.ones(2, 1, 12)}),
+        (ValueError, "position_ids.*use_cache", {**PACKED, "use_cache": True}),
+    ],
+)
+def test_wrong_arguments_are_named(error, named, wrong):
+    _, ours = pair(small())
+    with pytest.raises(error, match=named):
+        ours(**{"input_ids": IDS, **wrong})
+
+
+def test_another_attention_function_takes_its_own_arguments():
+    seen = []
+
+    def attend(module, query, key, value, visible, scaling, dropout=0.0, note=None):
+        seen.append((visible, note))
+        return query.transpose(1, 2), None
+
+    AttentionInterface.register("test_noting", attend)
+    _, ours = pair(small())
+    ours.set_attn_implementation("test_noting")
+    ours(IDS, attention_mask=SEEN, note="a", use_cache=False)
+    assert seen == [(None, "a")] * 3  # as Hugging Face: no mask for a function whose kind of mask is not registered
+    mask = visible_in_4_axes(SEEN)
+    ours(IDS, attention_mask=mask, use_cache=False)
+    assert seen[-1][0] is mask
+
+
+def test_rows_packed_by_the_collator_have_the_loss_of_one_by_one():
+    theirs, ours = pair(small(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0))
+    texts = [random_ids(1, n)[0].tolist() for n in (5, 9, 3, 14)]
+    batch = DataCollatorWithFlattening()([{"input_ids": ids} for ids in texts])
+    assert batch["input_ids"].shape == (1, 31)
+    with torch.no_grad():
+        one_by_one = [
+            ours(torch.tensor([ids]), labels=torch.tensor([ids]), num_items_in_batch=27).loss for ids in texts
+        ]
+        for attention in IMPLEMENTATIONS:
+            for model in (theirs, ours):
+                model.set_attn_implementation(attention)
+                close(model(**batch, use_cache=False).loss, sum(one_by_one), 1e-5)
+        ours.set_attn_implementation("sdpa")
+        close(ours.train()(**batch).loss, sum(one_by_one), 1e-5)  # in training there is no cache
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_a_static_cache_as_the_growing_one(attention):
+    theirs, ours = pair(small())
+    ids, mask = random_ids(3, 9), torch.ones(3, 9, dtype=torch.long)
+    mask[1, :4] = 0  # left-padded
+    settings = {"attention_mask": mask, "max_new_tokens": 20, "do_sample": False, "pad_token_id": 0}
+    for model in (theirs, ours):
+        model.set_attn_implementation(attention)
+    expected = theirs.generate(ids, **settings)
+    assert torch.equal(ours.generate(ids, **settings, cache_implementation="static"), expected)
+
+    whole, cache, steps = ours(ids).logits, StaticCache(config=ours.config, max_cache_len=30), []
+    for part in ids.split([4, 1, 3, 1], dim=1):
+        steps.append(ours(part, past_key_values=cache).logits)
+    close(torch.cat(steps, dim=1), whole, 1e-5)
+
+
+def test_its_checkpoints_name_the_architecture_that_every_program_knows(tmp_path):
+    ours = ScratchGPT2LMHeadModel(small())
+    ours.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["GPT2LMHeadModel"]
+    assert copy.deepcopy(ours).state_dict().keys() == ours.state_dict().keys()
 
 
 # --- one token after another ---------------------------------------------------------------------------------------
