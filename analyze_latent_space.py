@@ -21,22 +21,21 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt2_interp.analysis.measurements import Measurements, open_run
 from gpt2_interp.analysis.projection import METHODS, Projection, project, save_projection, spread_out
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.files import write_atomically
-from gpt2_interp.run_paths import RunPaths
-from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import POOLINGS
 
 
 def main() -> None:
     arguments = parse_arguments()
-    paths = RunPaths(arguments.run_name, arguments.root)
-    store = SnapshotStore(paths)
+    measurements = open_run(arguments.run_name, arguments.root)
+    paths = measurements.paths
 
     # 1. The states to project: one layer, one pooling, the steps evenly spread over the run.
-    layer_name, layer = choose_layer(store, arguments.layer)
-    steps, states = load_states(store, layer, arguments.pooling, arguments.max_steps)
+    layer_name, layer = choose_layer(measurements, arguments.layer)
+    steps, states = load_states(measurements, layer, arguments.pooling, arguments.max_steps)
     n_probe, d_model = states.shape[1:]
     print(f"{len(steps)} steps x {n_probe} probes x {d_model} dimensions: {layer_name}, {arguments.pooling}")
 
@@ -50,14 +49,14 @@ def main() -> None:
     print(f"{projection.info['method']} took {time.perf_counter() - started:.1f} s")
 
     # 3. The pictures.
-    written = [paths.latent / "projection.safetensors", *draw(projection, store)]
+    written = [paths.latent / "projection.safetensors", *draw(projection, measurements)]
     for path in written:
         print(f"wrote {path}")
 
 
-def choose_layer(store: SnapshotStore, wanted: str) -> tuple[str, int]:
+def choose_layer(measurements: Measurements, wanted: str) -> tuple[str, int]:
     """(label, index) of the hidden layer; "last" or a number, 0 being the embedding."""
-    labels = store.labels("hidden_layer")
+    labels = measurements.labels("hidden_layer")
     if wanted == "last":
         return labels[-1], len(labels) - 1
     if not wanted.isdigit() or int(wanted) >= len(labels):
@@ -67,17 +66,14 @@ def choose_layer(store: SnapshotStore, wanted: str) -> tuple[str, int]:
     return labels[int(wanted)], int(wanted)
 
 
-def load_states(store: SnapshotStore, layer: int, pooling: str, max_steps: int) -> tuple[list[int], np.ndarray]:
+def load_states(measurements: Measurements, layer: int, pooling: str, max_steps: int) -> tuple[list[int], np.ndarray]:
     """(steps, states [step, example, d_model]). Damaged snapshots are named and left out."""
-    name = store.paths.run_name
-    if not store.steps():
-        raise InputError(f"run {name!r} has no snapshot yet: wait for its first checkpoint, or train it again.")
-    at = store.labels("pooling").index(pooling)
+    at = measurements.labels("pooling").index(pooling)
     steps, states = [], []
-    for step in spread_out(store.steps(), max_steps):
+    for step in spread_out(measurements.steps, max_steps):
         try:
             # [example, pooling, hidden_layer, d_model], stored in half precision
-            pooled = store.load(step, ["hidden_pooled"]).get("hidden_pooled")
+            pooled = measurements.store.load(step, ["hidden_pooled"]).get("hidden_pooled")
         except InputError as damaged:
             print(f"step {step} is left out: {damaged}", file=sys.stderr)
             continue
@@ -85,20 +81,19 @@ def load_states(store: SnapshotStore, layer: int, pooling: str, max_steps: int) 
             states.append(pooled[:, at, layer].astype(np.float32))
             steps.append(step)
     if not steps:
+        name = measurements.paths.run_name
         raise InputError(f"run {name!r} has no intact snapshot of its hidden states: train it again.")
     return steps, np.stack(states)
 
 
-def draw(projection: Projection, store: SnapshotStore) -> list[Path]:
+def draw(projection: Projection, measurements: Measurements) -> list[Path]:
     """Write the page and the GIF; returns their paths."""
-    from gpt2_interp.analysis.measurements import Measurements
     from gpt2_interp.figures.draw_html import figure_page
     from gpt2_interp.figures.latent import latent_gif, latent_plotly  # here: drawing libraries take seconds to import
 
     n_probe = projection.coordinates.shape[1]
-    measurements = Measurements(store.paths)
     clusters, ids = measurements.clusters(n_probe), measurements.probe_ids(n_probe)
-    folder, name = store.paths.visualizations, store.paths.run_name
+    folder, name = measurements.paths.visualizations, measurements.paths.run_name
     page, gif = folder / "latent_space_3d_evolution.html", folder / "latent_space_3d_rotation.gif"
     write_atomically(page, figure_page(latent_plotly(projection, ids, clusters, name), page.stem))
     write_atomically(gif, latent_gif(projection, clusters, name))

@@ -53,7 +53,6 @@ from gpt2_interp.files import write_atomically
 from gpt2_interp.report.all_runs import write_overview
 from gpt2_interp.report.page import write_run_report
 from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots.store import SnapshotStore
 
 PICTURES = {  # name: {suffix: how to draw it}
     "learning_timeline": {".png": learning.timeline_png, ".html": learning.timeline_plotly},
@@ -105,10 +104,8 @@ def main() -> None:
 def draw_run(paths: RunPaths, names: list[str]) -> tuple[list[Path], list[str]]:
     """Test the run's changes, draw the named pictures, and its report last; returns the files and why others are
     missing."""
-    store = SnapshotStore(paths)
-    store.run_info()  # says what is wrong with the name before anything is written
-    written, missing = [write_claims(store)], []
-    measurements = Measurements(paths)
+    measurements = Measurements(paths)  # says what is wrong with the name before anything is written
+    written, missing = [write_claims(measurements)], []
     print(f"{paths.run_name}: " + "\n".join(summary(measurements.claims)))
     in_order = sorted(names, key=lambda name: name == REPORT)  # the report last: it takes in the others
     with tqdm(in_order, desc=paths.run_name, unit="figure") as bar:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.files import write_json
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.patterns import fold_patterns
@@ -437,13 +438,12 @@ def _unit_shape(measure: Measure, axes: dict) -> tuple[int, ...]:
 
 def _change(store: SnapshotStore, stack, measure: Measure, unit: tuple[int, ...], band: float | None) -> dict[str, Any]:
     """One entry of "changes"; stack(name) gives [step, probe, *axes]."""
-    info = store.run_info()
+    info, labels = store.run_info(), Measurements(store.paths).labels
 
     def of(name: str) -> np.ndarray:  # [step, probe]
         where = iter(unit)
         index = [
-            store.labels(axis).index(HEADLINE[axis]) if axis in HEADLINE else next(where)
-            for axis in MEASURE[name].axes[1:]
+            labels(axis).index(HEADLINE[axis]) if axis in HEADLINE else next(where) for axis in MEASURE[name].axes[1:]
         ]
         return stack(name)[(slice(None), slice(None), *index)]
 
@@ -452,7 +452,7 @@ def _change(store: SnapshotStore, stack, measure: Measure, unit: tuple[int, ...]
     differs, beyond = low > 0 or high < 0, band is not None and abs(mean) > band
     entry = {
         "measure": measure.name,
-        "unit": {axis: store.labels(axis)[i] for axis, i in zip(measure.unit_axes, unit, strict=True)},
+        "unit": {axis: labels(axis)[i] for axis, i in zip(measure.unit_axes, unit, strict=True)},
         "step": store.steps()[-1],
         "before": float(ours[0].mean()),
         "after": float(ours[-1].mean()),

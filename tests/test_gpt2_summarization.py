@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gpt2_summarization
 import visualize_metrics
+from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.data.examples import ExampleBuilder
 from gpt2_interp.errors import run_script
 from gpt2_interp.recording.inside_scalars import SHOWN
@@ -212,7 +213,7 @@ def test_lora_keeps_the_adapter_only(root, base_flags, toy_base):
     assert any("lora_B" in name and p.abs().sum() > 0 for name, p in model.named_parameters())
     assert "PeftModel.from_pretrained" in (folder / "README.md").read_text()
     store = SnapshotStore(RunPaths("adapters", root))
-    names = store.labels("matrix")
+    names = Measurements(store.paths).labels("matrix")
     change = dict(zip(names, store.load(6)["weight_change"], strict=True))
     assert change["h.0.attn.c_attn.q"] > 0 and change["wte"] == 0 and change["h.1.mlp.c_fc"] == 0
 

@@ -11,19 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gpt2_interp.analysis.measurements import UNREADABLE, Series
+from gpt2_interp.analysis.measurements import UNREADABLE, Measurements, Series
 from gpt2_interp.analysis.other_runs import last_changes, null_run, seed_runs
-from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import CLAIMED, N_PERTURBATION
 from gpt2_interp.statistics.simultaneous import FEWEST_SEEDS, Intervals, cluster_means, simultaneous_intervals
-
-# --- one run ---------------------------------------------------------------------------------------------------
-
-
-# --- other runs of the same settings ---------------------------------------------------------------------------
-
-
-# --- what changes are held against -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -48,21 +39,19 @@ class Comparisons:
         return {"run": self.null[0], "step": self.null[1], "change": self.null[2][name]}
 
 
-def comparisons(store: SnapshotStore, steps: list[int], ablation: Series | None, notes: dict[str, None]) -> Comparisons:
-    """All of them, as far as they were measured; `steps` are all the run's snapshots."""
+def comparisons(m: Measurements, ablation: Series | None, notes: dict[str, None]) -> Comparisons:
+    """All of them, as far as they were measured."""
     names = [measure.name for measure in CLAIMED]
-    null, other = None, null_run(store)
+    null, other = None, null_run(m)
     if other is not None:
-        null = (other.paths.run_name, *last_changes(other, store, names))
+        null = (other.paths.run_name, *last_changes(other, m, names))
         notes[f"Run {null[0]!r}, at its step {null[1]}, is the null: its targets were permuted."] = None
-    seeds = [last_changes(run, store, names) for run in seed_runs(store)]
-    seeds = [changes for step, changes in seeds if step == steps[-1]]
+    seeds = [last_changes(run, m, names) for run in seed_runs(m)]
+    seeds = [changes for step, changes in seeds if step == m.steps[-1]]
     if seeds:
         few = "" if len(seeds) + 1 >= FEWEST_SEEDS else f"; whether a change is reproduced takes {FEWEST_SEEDS}"
         notes[f"{len(seeds) + 1} runs have these settings and different seeds, this one included{few}."] = None
-    return Comparisons(
-        _bands(store, steps[-1], names, notes), _floors(store, names, notes), _ablation(ablation, steps), null, seeds
-    )
+    return Comparisons(_bands(m, names, notes), _floors(m, names, notes), _ablation(ablation, m.steps), null, seeds)
 
 
 def spans(series: Series | None, steps: list[int]) -> bool:
@@ -70,11 +59,11 @@ def spans(series: Series | None, steps: list[int]) -> bool:
     return series is not None and len(series.steps) > 1 and (series.steps[0], series.steps[-1]) == (0, steps[-1])
 
 
-def _bands(store: SnapshotStore, step: int, names: Sequence[str], notes: dict[str, None]) -> dict[str, float]:
+def _bands(m: Measurements, names: Sequence[str], notes: dict[str, None]) -> dict[str, float]:
     try:
-        arrays = store.load(step, [f"band_{name}" for name in names])
+        arrays = m.store.load(m.steps[-1], [f"band_{name}" for name in names])
     except UNREADABLE:
-        return {}  # read_series has named it
+        return {}  # Measurements.series has named it
     bands = {}
     for name, array in sorted(arrays.items()):
         count = int(np.isfinite(array.reshape(len(array), -1)).any(axis=1).sum()) if array.size else 0
@@ -88,9 +77,9 @@ def _bands(store: SnapshotStore, step: int, names: Sequence[str], notes: dict[st
     return bands
 
 
-def _floors(store: SnapshotStore, names: Sequence[str], notes: dict[str, None]) -> dict[str, float]:
+def _floors(m: Measurements, names: Sequence[str], notes: dict[str, None]) -> dict[str, float]:
     try:
-        arrays = store.load_reference([f"floor_{name}" for name in names])
+        arrays = m.store.load_reference([f"floor_{name}" for name in names])
     except UNREADABLE as error:
         notes[f"What the precision of training alone does is left out: {error}"] = None
         return {}

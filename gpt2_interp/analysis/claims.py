@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 
 from gpt2_interp.analysis.changes import Comparisons, comparisons, spans
-from gpt2_interp.analysis.measurements import Series, axis_labels, read_series
-from gpt2_interp.errors import InputError
+from gpt2_interp.analysis.measurements import Measurements, Series
 from gpt2_interp.files import write_json
-from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import CLAIMED, Measure
 from gpt2_interp.statistics.simultaneous import (
     CONFIDENCE,
@@ -70,24 +68,21 @@ def verdict(differs: bool, claimed: bool, task_specific: bool | None, causal: bo
 # --- one run ---------------------------------------------------------------------------------------------------
 
 
-def claims(store: SnapshotStore) -> dict[str, Any]:
+def claims(m: Measurements) -> dict[str, Any]:
     """What claims.json holds: each measure, and the change of each of its units at the last snapshot.
 
-    Numbers have six digits, undefined ones are None. Raises InputError if the run has no snapshot.
+    Numbers have six digits, undefined ones are None.
     """
-    steps = store.steps()
-    if not steps:
-        raise InputError(f"run {store.paths.run_name!r} has no snapshot yet: wait for its first checkpoint.")
+    steps = m.steps
     notes: dict[str, None] = {}
     names = [measure.name for measure in CLAIMED]
     controls = [f"control_{measure.name}" for measure in CLAIMED if measure.control]
-    series = read_series(store, [*names, *controls, "ablation_exact"], steps, notes)
-    against = comparisons(store, steps, series.get("ablation_exact"), notes)
-    labels = axis_labels(store)
+    series = m.series([*names, *controls, "ablation_exact"], notes=notes)
+    against = comparisons(m, series.get("ablation_exact"), notes)
     measures, changes = {}, []
     for measure in CLAIMED:
         one, control = series.get(measure.name), series.get(f"control_{measure.name}")
-        measures[measure.name], entries = _judge(measure, one, control, steps, against, labels)
+        measures[measure.name], entries = _judge(measure, one, control, against, m)
         changes += entries
     measured = [name for name in NEVER_NEGATIVE if name in series]
     if measured:
@@ -95,7 +90,7 @@ def claims(store: SnapshotStore) -> dict[str, Any]:
     return _rounded(
         {
             "schema_version": SCHEMA_VERSION,
-            "run": store.paths.run_name,
+            "run": m.paths.run_name,
             "step": steps[-1],
             "steps": steps,
             "confidence": CONFIDENCE,
@@ -107,10 +102,10 @@ def claims(store: SnapshotStore) -> dict[str, Any]:
     )
 
 
-def write_claims(store: SnapshotStore) -> Path:
+def write_claims(m: Measurements) -> Path:
     """Write claims.json beside the snapshots' manifests; returns its path."""
-    path = store.paths.metrics / "claims.json"
-    write_json(path, claims(store))
+    path = m.paths.metrics / "claims.json"
+    write_json(path, claims(m))
     return path
 
 
@@ -121,9 +116,8 @@ def _judge(
     measure: Measure,
     series: Series | None,
     control: Series | None,
-    steps: list[int],
     against: Comparisons,
-    labels: Mapping[str, Sequence[str]],
+    m: Measurements,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(the measure's entry of "measures", those of its units in "changes")."""
     band, floor = against.bands.get(measure.name), against.floors.get(measure.name)
@@ -137,7 +131,7 @@ def _judge(
         "floor": floor,
         "steps": [] if series is None else series.steps,
         "claimed": 0,
-        "why_none": _missing(measure, series, steps),
+        "why_none": _missing(measure, series, m.steps),
     }
     if entry["why_none"] is not None:
         return entry, []
@@ -145,7 +139,7 @@ def _judge(
     family = simultaneous_intervals(differences)
     last = family.at(-1)
     general = None
-    if spans(control, steps):
+    if spans(control, m.steps):
         general = simultaneous_intervals(control.differences()).at(-1)
     claimed = is_claimed(last, band, floor)
     entry |= {
@@ -156,7 +150,7 @@ def _judge(
         "claimed": int(claimed.sum()),
     }
     entry["why_none"] = None if claimed.any() else _why_none(entry, last)
-    return entry, _entries(series, family, general, claimed, entry, against, labels)
+    return entry, _entries(series, family, general, claimed, entry, against, m)
 
 
 def _entries(
@@ -166,7 +160,7 @@ def _entries(
     claimed: np.ndarray,
     entry: Mapping[str, Any],
     against: Comparisons,
-    labels: Mapping[str, Sequence[str]],
+    m: Measurements,
 ) -> list[dict[str, Any]]:
     """One entry of "changes" for each unit."""
     measure, last, before = series.measure, family.at(-1), series.before()
@@ -176,6 +170,7 @@ def _entries(
     seeds = [changes[measure.name] for changes in against.seeds if measure.name in changes]
     reproduced = is_reproduced(np.array([last.mean, *seeds]))
     null = against.null_entry(measure.name)
+    labels = {axis: m.labels(axis) for axis in measure.unit_axes}
     sizes = [len(labels[axis]) for axis in measure.unit_axes]
     entries = []
     for i, position in enumerate(np.ndindex(*sizes)):

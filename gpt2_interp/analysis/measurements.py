@@ -1,15 +1,17 @@
-"""What one run has measured, as the figures read it: arrays, labels, clusters of probes, claims. Imports no torch."""
+"""The reader of a run: its arrays, their labels, the clusters of its probes, its training log and its claims."""
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,12 +19,31 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import HEADLINE, MEASURE, Measure
-from gpt2_interp.statistics.intervals import bootstrap_band
+from gpt2_interp.statistics.intervals import bootstrap_band, nan_mean
 from gpt2_interp.statistics.simultaneous import cluster_means
+
+if TYPE_CHECKING:
+    import xarray
+
+UNREADABLE = (InputError, OSError, ValueError, KeyError)  # what a damaged file of the store raises
+
+
+def open_run(name: str, root: str | Path = ".") -> Measurements:
+    """Open the measurements of one run; `root` is the folder that holds interpretability_metrics/ and its neighbours.
+
+    `run["attn_entropy"]` is one measure over all snapshots, `run.snapshot(500)` all measures of one snapshot: labelled
+    arrays of xarray. Raises InputError if the run has no snapshot.
+    """
+    return Measurements(RunPaths(name, Path(root)))
 
 
 class Measurements:
-    """One run's saved measurements, each array read once. Raises InputError if there is no snapshot at all."""
+    """One run's saved measurements: what claims, figures and reports read, and what `open_run` returns.
+
+    As labelled arrays: `run["attn_entropy"]`, `run.snapshot(500)`; `list(run)` names the measures. As plain numpy
+    arrays: `stack`, `headline`, `series`. A file is read when one of its arrays is asked for, and only that array.
+    Raises InputError if there is no snapshot at all.
+    """
 
     def __init__(self, paths: RunPaths):
         self.paths = paths
@@ -34,14 +55,70 @@ class Measurements:
                 f"run {paths.run_name!r} has no snapshot yet: wait for its first checkpoint, or train it again "
                 f"with gpt2_summarization.py --run_name {paths.run_name}."
             )
-        self.log = self.store.read_log()
-        self.probe_set = self.store.probe_set() if self.store.probe_file.is_file() else {}
         self._stacks: dict[str, tuple[list[int], np.ndarray]] = {}
 
-    # ---- arrays ----
+    def __repr__(self) -> str:
+        steps = f"{len(self.steps)} snapshots, steps {self.steps[0]} to {self.steps[-1]}"
+        return f"<run {self.paths.run_name!r}: {steps}, {len(list(self))} measures>"
+
+    # ---- labelled arrays ----
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the measures that this run has, in the order of the measure table."""
+        return (name for name in MEASURE if name in self._stored or name in self._stored_reference)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored or name in self._stored_reference
+
+    def __getitem__(self, name: str) -> xarray.DataArray:
+        """One measure with its labels: [step, *axes], or [*axes] of what is stored once (folder "reference").
+
+        Coordinates: the step numbers, the labels of run.json, the ids, clusters and halves of the probes. Attributes:
+        units, meaning, formula and what else the measure table says. A damaged snapshot is named in a warning and left
+        out. Raises InputError for a name that is no measure or that this run does not have.
+        """
+        from gpt2_interp.analysis.labelled import labelled  # here: xarray takes half a second to import
+
+        self._check_name(name)
+        if MEASURE[name].folder == "reference":
+            return labelled(self, name, self.store.load_reference([name])[name])
+        return labelled(self, name, *reversed(self.stack(name)))
+
+    def snapshot(self, step: int, names: Iterable[str] | None = None) -> xarray.Dataset:
+        """The measures of one snapshot, all or the named ones, each [*axes] with its labels.
+
+        Raises InputError for a step without a snapshot, a damaged file, and a name that the snapshot does not have.
+        """
+        import xarray
+
+        from gpt2_interp.analysis.labelled import labelled
+
+        if step not in self.steps:
+            raise InputError(f"run {self.paths.run_name!r} has no snapshot of step {step}; it has {self.steps}.")
+        names = None if names is None else [names] if isinstance(names, str) else list(names)
+        for name in names or ():
+            self._check_name(name)
+        arrays = self.store.load(step, names)
+        missing = [name for name in names or () if name not in arrays]
+        if missing:
+            raise InputError(f"step {step} does not have {', '.join(missing)}; run[name].step lists the steps that do.")
+        in_order = names or [name for name in MEASURE if name in arrays]
+        found = {name: labelled(self, name, arrays[name]) for name in in_order}
+        return xarray.Dataset(found, {"step": step}, {"run": self.paths.run_name})
+
+    def _check_name(self, name: str) -> None:
+        if name in self:
+            return
+        if name in MEASURE:
+            raise InputError(f"run {self.paths.run_name!r} has no {name}: list(run) names what it has.")
+        near = difflib.get_close_matches(str(name), MEASURE, n=1)
+        hint = f"did you mean {near[0]}?" if near else "list(run) names what this run has."
+        raise InputError(f"{name!r} is no measure: {hint}")
+
+    # ---- plain arrays ----
 
     def stack(self, name: str) -> tuple[list[int], np.ndarray]:
-        """(steps, array [step, *axes]). Raises InputError if no snapshot has it, or it has no probes."""
+        """(steps, array [step, *axes]), read once. Raises InputError if no snapshot has it, or it has no probes."""
         if name not in self._stacks:
             self._stacks[name] = self.store.stack(name)
         if self._stacks[name][1].size == 0:
@@ -57,13 +134,57 @@ class Measurements:
         files = [entry for step in self.steps for entry in self.store.manifest(step)["files"].values()]
         return {name for entry in files for name in entry["arrays"]}
 
+    @cached_property
+    def _stored_reference(self) -> set[str]:
+        return self.store.reference_names()
+
     def headline(self, name: str) -> tuple[list[int], np.ndarray]:
         """`stack` at the region and the pooling that HEADLINE names: (steps, array [step, *other axes])."""
         steps, values = self.stack(name)
-        axes = MEASURE[name].axes
-        for axis in (axis for axis in reversed(axes) if axis in HEADLINE):
-            values = np.take(values, self.labels(axis).index(HEADLINE[axis]), axis=1 + axes.index(axis))
-        return steps, values
+        return steps, self._at_headline(MEASURE[name], values, first=1)
+
+    def _at_headline(self, measure: Measure, values: np.ndarray, first: int = 0) -> np.ndarray:
+        """The array without the axes of HEADLINE; the measure's axes begin at axis `first`."""
+        for i in reversed(range(len(measure.axes))):
+            if (axis := measure.axes[i]) in HEADLINE:
+                values = np.take(values, self.labels(axis).index(HEADLINE[axis]), axis=first + i)
+        return values
+
+    def series(
+        self, names: Sequence[str], steps: Sequence[int] | None = None, notes: dict[str, None] | None = None
+    ) -> dict[str, Series]:
+        """Those of the measures that the snapshots have and whose probes are described, each file opened once.
+
+        steps: all by default. A damaged snapshot is left out, and named in `notes`, an ordered set of sentences.
+        """
+        notes = {} if notes is None else notes
+        found: dict[str, dict[int, np.ndarray]] = {}
+        ordered = sorted(names, key=lambda name: MEASURE[name].folder)
+        for _, folder in itertools.groupby(ordered, lambda name: MEASURE[name].folder):
+            folder = list(folder)
+            for step in self.steps if steps is None else steps:
+                try:
+                    arrays = self.store.load(step, folder)
+                except UNREADABLE as error:
+                    notes[f"Step {step} is left out where its snapshot is damaged: {error}"] = None
+                    continue
+                for name, array in arrays.items():
+                    values = self._at_headline(MEASURE[name], array)
+                    found.setdefault(name, {})[step] = values.reshape(len(values), math.prod(values.shape[1:]))
+        result = {name: self._one_series(MEASURE[name], found[name], notes) for name in names if name in found}
+        return {name: one for name, one in result.items() if one is not None}
+
+    def _one_series(self, measure: Measure, at: dict[int, np.ndarray], notes: dict[str, None]) -> Series | None:
+        """The series of one measure, from its values [probe, unit] by step; None where its probes are not described."""
+        values = np.stack([at[step] for step in sorted(at)])
+        if not values.shape[1]:
+            return None  # no such probes: twins of a corpus without known facts
+        entries = self.probe_set.get(measure.probe_axis, [])
+        if len(entries) != values.shape[1]:
+            notes[f"{measure.name} is left out: probe_set.json does not describe its {values.shape[1]} probes."] = None
+            return None
+        halves = np.array([entry["half"] for entry in entries]) if all("half" in entry for entry in entries) else None
+        return Series(measure, sorted(at), values, [str(entry["cluster"]) for entry in entries], halves)
 
     def logged(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """(steps, values) of one scalar of the training log; null becomes NaN. Both [line]."""
@@ -74,6 +195,7 @@ class Measurements:
     # ---- labels ----
 
     def labels(self, axis: str) -> list[str]:
+        """Labels of one axis; numbers where run.json gives only its size."""
         value = self.info["axes"][axis]
         return [str(i) for i in range(value)] if isinstance(value, int) else [str(label) for label in value]
 
@@ -84,11 +206,24 @@ class Measurements:
             return [str(i) for i in range(n_probe)]
         return [str(probe.get("cluster", i)) for i, probe in enumerate(probes)]
 
-    def probe_ids(self, n_example: int) -> list[str]:
-        examples = self.probe_set.get("example", [])
-        if len(examples) != n_example:
-            return self.clusters(n_example)
-        return [str(example.get("id", i)) for i, example in enumerate(examples)]
+    def probe_ids(self, n_probe: int, axis: str = "example") -> list[str]:
+        """Id of every probe of one axis; its cluster without a probe set."""
+        probes = self.probe_set.get(axis, [])
+        if len(probes) != n_probe:
+            return self.clusters(n_probe, axis)
+        return [str(probe.get("id", i)) for i, probe in enumerate(probes)]
+
+    # ---- the run's other files ----
+
+    @cached_property
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of training_log.jsonl."""
+        return self.store.read_log()
+
+    @cached_property
+    def probe_set(self) -> dict[str, Any]:
+        """probe_set.json; {} where it is missing or damaged."""
+        return _read_json(self.store.probe_file)
 
     @cached_property
     def tokens(self) -> dict[int, str]:
@@ -109,7 +244,7 @@ class Measurements:
         return np.array(steps), mean, low, high, band
 
 
-def _read_json(path: Any) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -118,9 +253,6 @@ def _read_json(path: Any) -> dict[str, Any]:
         warnings.warn(f"{path} is not readable JSON and is left out", stacklevel=3)
         return {}
     return value if isinstance(value, dict) else {}
-
-
-UNREADABLE = (InputError, OSError, ValueError, KeyError)  # what a damaged file of the store raises
 
 
 @dataclass(frozen=True)
@@ -142,74 +274,10 @@ class Series:
     def before(self) -> np.ndarray:
         """Mean at the first step, over clusters, of the probes that the last change is defined on: [unit]."""
         first = np.where(np.isfinite(self.values[-1]), self.values[0], np.nan)
-        return mean_of(cluster_means(first, self.clusters))
+        return nan_mean(cluster_means(first, self.clusters), axis=0)
 
     def change_by_half(self) -> list[np.ndarray] | None:
         """Last change by halves of the probes: two arrays [unit]."""
         if self.halves is None:
             return None
-        return [mean_of(self.differences(self.halves == half)[:, -1]) for half in (0, 1)]
-
-
-def read_series(
-    store: SnapshotStore, names: Sequence[str], steps: Sequence[int], notes: dict[str, None] | None = None
-) -> dict[str, Series]:
-    """Those of the measures that the snapshots have and whose probes are described, read file by file.
-
-    A damaged snapshot is skipped, and named in `notes`.
-    """
-    notes = {} if notes is None else notes
-    axes, probes = axis_labels(store), _probe_set(store)
-    found: dict[str, dict[int, np.ndarray]] = {}
-    by_folder = itertools.groupby(sorted(names, key=lambda name: MEASURE[name].folder), lambda n: MEASURE[n].folder)
-    for _, group in by_folder:
-        group = list(group)
-        for step in steps:
-            try:
-                arrays = store.load(step, group)
-            except UNREADABLE as error:
-                notes[f"Step {step} is left out where its snapshot is damaged: {error}"] = None
-                continue
-            for name, array in arrays.items():
-                found.setdefault(name, {})[step] = headline(MEASURE[name], array, axes)
-    result = {}
-    for name in (name for name in names if name in found):
-        at = found[name]
-        values = np.stack([at[step] for step in sorted(at)])
-        if not values.shape[1]:
-            continue  # no such probes: twins of a corpus without known facts
-        entries = probes.get(MEASURE[name].probe_axis, [])
-        if len(entries) != values.shape[1]:
-            notes[f"{name} is left out: probe_set.json does not describe its {values.shape[1]} probes."] = None
-            continue
-        halves = np.array([entry["half"] for entry in entries]) if all("half" in entry for entry in entries) else None
-        result[name] = Series(MEASURE[name], sorted(at), values, [str(e["cluster"]) for e in entries], halves)
-    return result
-
-
-def headline(measure: Measure, array: np.ndarray, axes: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """The array at the region and pooling that are claimed, units in one axis: [probe, unit]."""
-    for i in reversed(range(len(measure.axes))):
-        if (axis := measure.axes[i]) in HEADLINE:
-            array = np.take(array, list(axes[axis]).index(HEADLINE[axis]), axis=i)
-    return array.reshape(len(array), math.prod(array.shape[1:]))
-
-
-def axis_labels(store: SnapshotStore) -> dict[str, list[str]]:
-    """Labels of every axis; numbers where run.json gives only its size."""
-    sizes = store.run_info()["axes"]
-    return {axis: [str(i) for i in (range(v) if isinstance(v, int) else v)] for axis, v in sizes.items()}
-
-
-def _probe_set(store: SnapshotStore) -> dict[str, Any]:
-    try:
-        return store.probe_set()
-    except (OSError, ValueError):
-        return {}
-
-
-def mean_of(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is defined; NaN where nothing is."""
-    defined = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
+        return [nan_mean(self.differences(self.halves == half)[:, -1], axis=0) for half in (0, 1)]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gpt2_interp.analysis.measurements import axis_labels, mean_of, read_series
+from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import MEASURE
+from gpt2_interp.statistics.intervals import nan_mean
 
 # Settings that say where a run writes, what it logs and how it loads data, not what it learns.
 # The batch is split by the memory of the device; effective_batch_size says how large it is.
@@ -29,47 +29,47 @@ NOT_LEARNED_PREFIXES = ("logging_", "log_", "hub_", "trackio_", "dataloader_num"
 LENGTH = {"max_steps", "num_train_epochs", "save_steps", "eval_steps"}  # a null run may be shorter
 
 
-def null_run(store: SnapshotStore) -> SnapshotStore | None:
+def null_run(m: Measurements) -> Measurements | None:
     """The run under the same root whose targets were permuted, with these settings but perhaps fewer steps; of the same
     seed if there is one."""
-    mine = store.run_info().get("arguments", {})
+    mine = m.info.get("arguments", {})
     if mine.get("null_targets"):
         return None
     ignored = {"null_targets", "seed", "data_seed", *LENGTH}
     others = [
         (theirs.get("seed") != mine.get("seed"), other)
-        for other, theirs in _other_runs(store)
+        for other, theirs in _other_runs(m)
         if theirs.get("null_targets") and _settings(theirs, ignored) == _settings(mine, ignored)
     ]
     return min(others, key=lambda pair: pair[0])[1] if others else None
 
 
-def seed_runs(store: SnapshotStore) -> list[SnapshotStore]:
+def seed_runs(m: Measurements) -> list[Measurements]:
     """The other runs under the same root that differ in their seed only, one for each seed.
 
     None where training starts from random weights: there head 3 of one seed has nothing to do with head 3 of another.
     """
-    mine = store.run_info().get("arguments", {})
+    mine = m.info.get("arguments", {})
     if not mine or mine.get("config_name"):
         return []
     ignored = {"seed", "data_seed"}
     runs = {}
-    for other, theirs in _other_runs(store):
+    for other, theirs in _other_runs(m):
         if theirs.get("seed") != mine.get("seed") and _settings(theirs, ignored) == _settings(mine, ignored):
             runs.setdefault(theirs.get("seed"), other)
     return list(runs.values())
 
 
-def _other_runs(store: SnapshotStore) -> Iterator[tuple[SnapshotStore, Mapping[str, Any]]]:
-    """(store, arguments) of every readable run under the same root but this one, by name."""
-    for name in measured_runs(store.paths.root):
-        other = SnapshotStore(RunPaths(name, store.paths.root))
+def _other_runs(m: Measurements) -> Iterator[tuple[Measurements, Mapping[str, Any]]]:
+    """(run, arguments) of every other readable run under the same root that has a snapshot, by name."""
+    for name in measured_runs(m.paths.root):
+        if name == m.paths.run_name:
+            continue
         try:
-            arguments = other.run_info().get("arguments", {})
+            other = Measurements(RunPaths(name, m.paths.root))
         except InputError:
             continue
-        if name != store.paths.run_name:
-            yield other, arguments
+        yield other, other.info.get("arguments", {})
 
 
 def _settings(arguments: Mapping[str, Any], ignored: set[str]) -> dict[str, Any]:
@@ -80,13 +80,15 @@ def _settings(arguments: Mapping[str, Any], ignored: set[str]) -> dict[str, Any]
     }
 
 
-def last_changes(store: SnapshotStore, like: SnapshotStore, names: Sequence[str]) -> tuple[int, dict[str, np.ndarray]]:
+def last_changes(m: Measurements, like: Measurements, names: Sequence[str]) -> tuple[int, dict[str, np.ndarray]]:
     """(last step, changes since step 0 by measure, [unit]) of another run; only measures that have the same units."""
-    steps = store.steps()
-    if len(steps) < 2 or steps[0] != 0:
-        return steps[-1] if steps else 0, {}
-    theirs, ours = axis_labels(store), axis_labels(like)
-    names = [name for name in names if all(theirs.get(axis) == ours[axis] for axis in MEASURE[name].unit_axes)]
-    series = read_series(store, names, [0, steps[-1]])
-    whole = {name: one for name, one in series.items() if one.steps == [0, steps[-1]]}
-    return steps[-1], {name: mean_of(one.differences()[:, -1]) for name, one in whole.items()}
+    last = m.steps[-1]
+    if len(m.steps) < 2 or m.steps[0] != 0:
+        return last, {}
+    names = [name for name in names if all(_same_axis(axis, m, like) for axis in MEASURE[name].unit_axes)]
+    whole = {name: one for name, one in m.series(names, [0, last]).items() if one.steps == [0, last]}
+    return last, {name: nan_mean(one.differences()[:, -1], axis=0) for name, one in whole.items()}
+
+
+def _same_axis(axis: str, m: Measurements, like: Measurements) -> bool:
+    return axis in m.info["axes"] and m.labels(axis) == like.labels(axis)

@@ -8,6 +8,7 @@ Imports no torch, so that figures can be drawn without it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -18,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as safetensors_load
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_save
 
 from gpt2_interp.errors import InputError
@@ -28,12 +28,6 @@ from gpt2_interp.run_paths import RunPaths, measured_runs
 from gpt2_interp.snapshots.table import MEASURE, Measure
 
 SCHEMA_VERSION = 2
-
-
-# --- files that are whole or absent ----------------------------------------------------------------------------
-
-
-# --- the store -------------------------------------------------------------------------------------------------
 
 
 class SnapshotStore:
@@ -45,7 +39,6 @@ class SnapshotStore:
     def __init__(self, paths: RunPaths):
         self.paths = paths
         self._folders = {"attention": paths.attention, "latent": paths.latent, "metrics": paths.metrics}
-        self._intact: dict[Path, bool] = {}
 
     # ---- the run ----
 
@@ -85,11 +78,6 @@ class SnapshotStore:
                 f"of this project that wrote it."
             )
         return info
-
-    def labels(self, axis: str) -> list[str]:
-        """Labels of one axis; numbers where run.json gives only its size."""
-        value = self.run_info()["axes"][axis]
-        return [str(i) for i in range(value)] if isinstance(value, int) else [str(label) for label in value]
 
     # ---- snapshots ----
 
@@ -131,27 +119,17 @@ class SnapshotStore:
         return json.loads(self.manifest_file(step).read_text(encoding="utf-8"))
 
     def load(self, step: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """Arrays of one snapshot, all or the named ones; files whose sha256 is wrong raise InputError by name."""
+        """Arrays of one snapshot, all or those of `names` that it has; only these are read.
+
+        Raises InputError, with the file's name, where a file can't be read or its sha256 is wrong.
+        """
         wanted = None if names is None else set(names)
         arrays: dict[str, np.ndarray] = {}
         for folder, entry in self.manifest(step)["files"].items():
-            if wanted is not None and not wanted & set(entry["arrays"]):
-                continue
-            group = self._read_arrays(self._folders[folder] / entry["file"], entry["sha256"])
-            arrays.update({k: v for k, v in group.items() if wanted is None or k in wanted})
+            here = [name for name in entry["arrays"] if wanted is None or name in wanted]
+            if here:
+                arrays |= _read_arrays(self._folders[folder] / entry["file"], entry["sha256"], here)
         return arrays
-
-    def _read_arrays(self, path: Path, sha256: str) -> dict[str, np.ndarray]:
-        """The arrays of one file. Raises InputError by its name if it is not what was written."""
-        try:
-            data = path.read_bytes()
-            if self._intact.get(path) is None:
-                self._intact[path] = hashlib.sha256(data).hexdigest() == sha256
-            if not self._intact[path]:
-                raise InputError(f"{path} is damaged (its sha256 is not the manifest's).")
-            return safetensors_load(data)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} can't be read ({error}).") from None
 
     def stack(self, name: str) -> tuple[list[int], np.ndarray]:
         """(steps, array [step, *axes]) of one measure over all snapshots that have it, undamaged.
@@ -189,6 +167,11 @@ class SnapshotStore:
         entry = _write_arrays(self.reference_file, checked)
         write_json(self.reference_file.with_suffix(".json"), {"schema_version": SCHEMA_VERSION, **entry})
 
+    def reference_names(self) -> set[str]:
+        """Names of the arrays that the reference holds; none without one."""
+        manifest = self.reference_file.with_suffix(".json")
+        return set(json.loads(manifest.read_text(encoding="utf-8"))["arrays"]) if manifest.is_file() else set()
+
     def load_reference(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays of the reference, all or those of `names` that it has; {} without one. InputError if damaged."""
         manifest = self.reference_file.with_suffix(".json")
@@ -196,8 +179,7 @@ class SnapshotStore:
             return {}
         entry = json.loads(manifest.read_text(encoding="utf-8"))
         wanted = set(entry["arrays"]) if names is None else set(names) & set(entry["arrays"])
-        arrays = self._read_arrays(self.reference_file, entry["sha256"]) if wanted else {}
-        return {name: arrays[name] for name in wanted}
+        return _read_arrays(self.reference_file, entry["sha256"], sorted(wanted)) if wanted else {}
 
     def truncate(self, last_step: int) -> None:
         """Forget what came after `last_step`, where a resume goes on: snapshots, log lines, files without manifest."""
@@ -255,6 +237,29 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any
     write_atomically(path, data)
     sha256 = hashlib.sha256(data).hexdigest()
     return {"file": path.name, "bytes": len(data), "sha256": sha256, "arrays": sorted(arrays)}
+
+
+def _read_arrays(path: Path, sha256: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The named arrays of one file. Raises InputError by its name if the file is not what was written."""
+    try:
+        found = path.stat()
+        file = _opened(path.absolute(), sha256, (found.st_ino, found.st_size, found.st_mtime_ns))
+        if file is None:
+            raise InputError(f"{path} is damaged (its sha256 is not the manifest's).")
+        return {name: file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} can't be read ({error}).") from None
+
+
+@functools.cache
+def _opened(path: Path, sha256: str, version: tuple[int, ...]) -> safe_open | None:
+    """The file, mapped into memory; None if its sha256 is another one.
+
+    Opened and checked once a process for each version (inode, bytes, time). A mapped file takes no file descriptor.
+    """
+    with open(path, "rb") as file:
+        intact = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    return safe_open(path, framework="numpy") if intact else None
 
 
 def _checked(measure: Measure, array: np.ndarray, axes: Mapping[str, Any]) -> np.ndarray:

@@ -53,10 +53,10 @@ FEWEST_CLUSTERS = 10  # below this, resampling whole clusters says little
 
 
 def nan_mean(array: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
-    """Mean of the defined values; NaN where there are none."""
+    """Mean of the defined (finite) values; NaN where there are none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(array, axis=axis)
+        return np.nanmean(np.where(np.isfinite(array), array, np.nan), axis=axis)
 
 
 def bootstrap_band(values: np.ndarray, clusters: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:

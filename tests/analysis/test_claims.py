@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gpt2_interp.analysis.claims import claims, is_claimed, is_task_specific, since, summary, verdict, write_claims
+from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.store import SnapshotStore
@@ -38,6 +39,11 @@ def band_of(rng, spread: float) -> float:
     as many probes."""
     noise = np.sqrt((1 + 0.5**2 / PROBES) / CLUSTERS)
     return float(np.abs(spread * over_heads(rng, N_PERTURBATION) + noise * over_heads(rng, N_PERTURBATION)).max())
+
+
+def claims_of(store: SnapshotStore) -> dict:
+    """The claims of the run, read anew."""
+    return claims(Measurements(store.paths))
 
 
 # --- (a) and (b): no effect, and one -----------------------------------------------------------------------------
@@ -215,7 +221,7 @@ def of_head(result: dict, head: tuple[int, int]) -> dict:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory) -> dict:
-    return claims(write_run(tmp_path_factory.mktemp("claims")))
+    return claims_of(write_run(tmp_path_factory.mktemp("claims")))
 
 
 def test_a_planted_change_is_found_with_its_numbers(result):
@@ -280,30 +286,30 @@ def test_what_was_not_measured_is_said(result):
 
 def test_the_file_is_strict_json_and_repeats(tmp_path):
     store = write_run(tmp_path)
-    path = write_claims(store)
+    path = write_claims(Measurements(store.paths))
     assert path == tmp_path / "interpretability_metrics" / "run" / "claims.json"
     first = path.read_bytes()
-    assert write_claims(SnapshotStore(store.paths)).read_bytes() == first
+    assert write_claims(Measurements(store.paths)).read_bytes() == first
     read = json.loads(first, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
     assert (read["schema_version"], read["run"], read["step"], read["steps"]) == (1, "run", 100, [0, 50, 100])
     assert read["confidence"] == 0.95 and read["flips"] == 10_000
 
 
 def test_one_snapshot_and_none(tmp_path):
-    only = claims(write_run(tmp_path, "only", steps=(0,)))
+    only = claims_of(write_run(tmp_path, "only", steps=(0,)))
     assert only["changes"] == [] and "only one snapshot" in only["measures"]["attn_sink"]["why_none"]
     assert len(summary(only)) > 2
-    resumed = claims(write_run(tmp_path, "resumed", steps=(50, 100)))
+    resumed = claims_of(write_run(tmp_path, "resumed", steps=(50, 100)))
     assert resumed["changes"] == [] and "no snapshot of step 0" in resumed["measures"]["attn_sink"]["why_none"]
     nothing = SnapshotStore(RunPaths("nothing", tmp_path))
     nothing.create({"axes": AXES})
     with pytest.raises(InputError, match="no snapshot"):
-        claims(nothing)
+        claims_of(nothing)
 
 
 def test_without_band_control_or_ablation_less_is_said(tmp_path):
     store = write_run(tmp_path, without=("band_attn_sink", "control_attn_sink", "ablation_exact"))
-    got = claims(store)
+    got = claims_of(store)
     change = of_head(got, TASK)
     assert change["verdict"] == "differs" and change["band"] is None
     assert change["task_specific"] is None and change["control"] is None and change["causal"] is None
@@ -316,7 +322,7 @@ def test_few_perturbations_are_no_band(tmp_path):
     arrays["band_attn_sink"] = np.full((N_PERTURBATION, 2, 3), np.nan)
     arrays["band_attn_sink"][:4] = 0.01
     store.write(100, arrays)
-    got = claims(store)
+    got = claims_of(store)
     assert of_head(got, TASK)["verdict"] == "differs" and of_head(got, TASK)["band"] is None
     assert any("one change in 5 exceeds" in note for note in got["notes"])
 
@@ -324,7 +330,7 @@ def test_few_perturbations_are_no_band(tmp_path):
 def test_a_change_below_the_floor_is_not_claimed(tmp_path):
     store = write_run(tmp_path)
     store.write_reference({"floor_attn_sink": np.array([[0, 0, 0], [0, -0.45, 0]])})
-    got = claims(store)
+    got = claims_of(store)
     assert of_head(got, TASK)["claimed"] and not of_head(got, EQUAL)["claimed"]
     assert of_head(got, TASK)["floor"] == 0.45
 
@@ -334,7 +340,7 @@ def test_a_damaged_snapshot_is_named_and_skipped(tmp_path, step):
     store = write_run(tmp_path)
     file = store.array_file("attention", step)
     file.write_bytes(file.read_bytes()[:-4] + b"!!!!")
-    got = claims(SnapshotStore(store.paths))
+    got = claims_of(SnapshotStore(store.paths))
     assert any(f"Step {step} is left out" in note and file.name in note for note in got["notes"])
     entry = got["measures"]["attn_sink"]
     assert entry["steps"] == [s for s in STEPS if s != step]
@@ -349,7 +355,7 @@ def test_a_damaged_manifest_or_reference_is_survived(tmp_path):
     store = write_run(tmp_path)
     store.manifest_file(50).write_text("{")
     store.reference_file.write_bytes(b"")
-    got = claims(SnapshotStore(store.paths))
+    got = claims_of(SnapshotStore(store.paths))
     assert of_head(got, TASK)["claimed"] and of_head(got, TASK)["floor"] is None
     assert any("Step 50" in note for note in got["notes"]) and any("precision" in note for note in got["notes"])
 
@@ -357,14 +363,14 @@ def test_a_damaged_manifest_or_reference_is_survived(tmp_path):
 def test_probes_that_are_not_described_are_left_out(tmp_path):
     store = write_run(tmp_path)
     store.write_probe_set({"example": probe_entries(N - 2)})
-    got = claims(store)
+    got = claims_of(store)
     assert got["changes"] == [] and any("probe_set.json does not describe" in note for note in got["notes"])
 
 
 def test_few_clusters_are_said(tmp_path):
     store = write_run(tmp_path)
     store.write_probe_set({"example": probe_entries(N, per_cluster=6)})
-    got = claims(store)
+    got = claims_of(store)
     assert "4 clusters" in got["measures"]["attn_sink"]["why_none"]
     change = of_head(got, TASK)
     assert change["change"] == pytest.approx(0.5, abs=0.03) and change["low"] is None and change["verdict"] == "none"
@@ -377,7 +383,7 @@ def test_undefined_probes_and_heads(tmp_path):
         arrays["attn_sink"][:4, :, 0] = np.nan  # some probes of layer 0
         arrays["attn_sink"][:, :, 1, 1] = np.nan  # a head, everywhere
         store.write(step, {**arrays, "context_gain": np.full(N, np.nan)})
-    got = claims(store)
+    got = claims_of(store)
     assert of_head(got, TASK)["verdict"] == "causal"
     nothing = of_head(got, (1, 1))
     assert nothing["change"] is None and nothing["verdict"] == "none" and nothing["change_by_half"] == [None, None]
@@ -390,11 +396,11 @@ def test_null_run_is_the_one_with_permuted_targets(tmp_path):
         tmp_path, "a_null", (0, 50), scale=0.2, arguments={"null_targets": True, "max_steps": 50, "logging_steps": 7}
     )
     write_run(tmp_path, "b_other", arguments={"null_targets": True, "learning_rate": 1e-4})
-    got = claims(store)
+    got = claims_of(store)
     change = of_head(got, TASK)
     assert change["null_run"] == {"run": "a_null", "step": 50, "change": pytest.approx(0.05, abs=0.03)}
     assert any("'a_null', at its step 50" in note for note in got["notes"])
-    assert of_head(claims(SnapshotStore(RunPaths("a_null", tmp_path))), TASK)["null_run"] is None
+    assert of_head(claims_of(SnapshotStore(RunPaths("a_null", tmp_path))), TASK)["null_run"] is None
 
 
 def test_reproduced_takes_five_seeds(tmp_path):
@@ -404,16 +410,16 @@ def test_reproduced_takes_five_seeds(tmp_path):
     write_run(tmp_path, "again", arguments={"seed": 2})  # a seed counts once
     write_run(tmp_path, "shorter", steps=(0, 50), arguments={"seed": 9})
     write_run(tmp_path, "faster", arguments={"seed": 8, "learning_rate": 1.0})
-    four = claims(store)
+    four = claims_of(store)
     assert of_head(four, TASK)["reproduced"] is None and any("takes 5" in note for note in four["notes"])
     write_run(tmp_path, "seed5", arguments={"seed": 5})
-    five = claims(store)
+    five = claims_of(store)
     assert of_head(five, TASK)["reproduced"] is True and any("5 runs have" in note for note in five["notes"])
     assert of_head(five, (0, 2))["reproduced"] is False  # nothing was planted there
     write_run(tmp_path, "seed6", scale=-1, arguments={"seed": 6})
-    assert of_head(claims(store), TASK)["reproduced"] is False
+    assert of_head(claims_of(store), TASK)["reproduced"] is False
     random = write_run(tmp_path, "random", arguments={"seed": 7, "config_name": "gpt2"})
-    assert of_head(claims(random), TASK)["reproduced"] is None
+    assert of_head(claims_of(random), TASK)["reproduced"] is None
 
 
 def test_every_claimed_measure_can_be_read():

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
+from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.data.examples import Example, collate
 from gpt2_interp.errors import InputError
 from gpt2_interp.probes.choose import choose_probes
@@ -151,7 +152,7 @@ def test_what_is_recorded(recorded):
     assert store.manifest(6)["tier"] == ["ends", "final", "heavy", "light"]
     assert set(store.manifest(6)["seconds_by_group"]) >= {"forward", "attention", "ablation", "band"}
     assert store.run_info()["seed"] == 1 and store.run_info()["model"]["n_layer"] == 2
-    assert store.labels("hidden_layer") == ["embedding", "block 1", "block 2 (before ln_f)"]
+    assert Measurements(store.paths).labels("hidden_layer") == ["embedding", "block 1", "block 2 (before ln_f)"]
     assert [e["id"] for e in store.probe_set()["example"]] == [e.id for e in PROBES.examples]
     assert store.manifest(2)["probes"] == 8 and store.manifest(2)["seconds"] > 0
     change = store.stack("weight_change")[1]

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import finite, write_atomically, write_json
 from gpt2_interp.run_paths import RunPaths, measured_runs
@@ -71,7 +72,9 @@ def test_round_trip_keeps_every_bit_and_nan(store):
     assert set(store.load(500, ["attn_sink"])) == {"attn_sink"}
     manifest = store.manifest(500)
     assert manifest["seconds"] == 1.5 and manifest["step"] == 500
-    assert store.run_info()["seed"] == 1 and store.labels("layer") == ["0", "1"] and store.labels("matrix")[1] == "wpe"
+    assert store.run_info()["seed"] == 1
+    assert Measurements(store.paths).labels("layer") == ["0", "1"]
+    assert Measurements(store.paths).labels("matrix")[1] == "wpe"
     assert measured_runs(store.paths.root) == ["a_run"]
 
 
