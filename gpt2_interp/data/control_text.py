@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_interp.data import local_files
+from gpt2_interp.data.cache import cache_folder
 from gpt2_interp.data.mixture import SHORTEST_TEXT, SOURCES
 from gpt2_interp.data.settings import DataArguments
-from gpt2_interp.data.token_cache import cache_folder
 from gpt2_interp.errors import InputError, first_line
 from gpt2_interp.files import write_atomically
 from gpt2_interp.startup import is_offline

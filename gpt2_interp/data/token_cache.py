@@ -17,16 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from gpt2_interp.data.cache import cache_folder
 from gpt2_interp.files import write_atomically
 
 FORMAT = 1  # raise it when the same rows, tokenizer and settings give other examples, or are stored otherwise
-
-
-def cache_folder() -> Path:
-    """Return the folder of files that can be made again, under the cache of `datasets`."""
-    import datasets
-
-    return Path(datasets.config.HF_DATASETS_CACHE) / "gpt2_interp"
 
 
 def key(fingerprint: str, tokenizer, settings: Mapping[str, Any]) -> str | None:
