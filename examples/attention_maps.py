@@ -16,6 +16,23 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gpt2_interp.errors import InputError, run_script
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_path", required=True, help="folder of a model, or its name on the Hub")
+    parser.add_argument("--text", required=True, help="what the model reads")
+    parser.add_argument("--max_tokens", type=int, default=64, help="so many tokens are read; more are hard to see (64)")
+    parser.add_argument("--output_dir", default="visualizations", help="folder for the two files (visualizations)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(parse_arguments)  # --help and mistakes don't wait for torch
+
 import matplotlib
 import numpy as np
 import plotly.graph_objects as go
@@ -23,15 +40,12 @@ import torch
 from matplotlib.colors import PowerNorm, to_hex
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from gpt2_interp.errors import InputError, run_script  # noqa: E402
-from gpt2_interp.figures.attention_patterns import readable, token_ticks  # noqa: E402
-from gpt2_interp.figures.draw_html import figure_page, plain_look  # noqa: E402
-from gpt2_interp.figures.draw_png import png_bytes  # noqa: E402
-from gpt2_interp.figures.panels import NO_VALUE, STYLE, color_map  # noqa: E402
-from gpt2_interp.model.load import load_trained  # noqa: E402
-from gpt2_interp.probes.probe_set import readable_token  # noqa: E402
+from gpt2_interp.figures.attention_patterns import readable, token_ticks
+from gpt2_interp.figures.draw_html import figure_page, plain_look
+from gpt2_interp.figures.draw_png import png_bytes
+from gpt2_interp.figures.panels import NO_VALUE, STYLE, color_map
+from gpt2_interp.model.load import load_trained
+from gpt2_interp.probes.probe_set import readable_token
 
 COLORS, TICKS = "magma", [0, 0.05, 0.25, 0.5, 1]  # square-root scale: most weights are small
 CAVEAT = "Where heads read, not what they do with it: no explanation of what the model says."
@@ -106,12 +120,7 @@ draw();
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_path", required=True, help="folder of a model, or its name on the Hub")
-    parser.add_argument("--text", required=True, help="what the model reads")
-    parser.add_argument("--max_tokens", type=int, default=64, help="so many tokens are read; more are hard to see (64)")
-    parser.add_argument("--output_dir", default="visualizations", help="folder for the two files (visualizations)")
-    given = parser.parse_args()
+    given = parse_arguments()
     model, tokenizer = load_trained(given.model_path, "scratch")
     limit = min(given.max_tokens, model.config.n_positions)
     ids = tokenizer(given.text, verbose=False)["input_ids"]

@@ -11,7 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from transformers import (
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--root", default=".", help="folder that holds the output folders (default: .)")
+parser.add_argument("--max_steps", type=int, default=40, help="optimizer steps (default: 40)")
+arguments = parser.parse_args()
+
+from transformers import (  # after --help, which need not wait for it
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForLanguageModeling,
@@ -22,16 +27,11 @@ from transformers import (
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from gpt2_interp.data.examples import Example  # noqa: E402
-from gpt2_interp.probes.choose import choose_probes  # noqa: E402
-from gpt2_interp.recording.recorder import SnapshotRecorder  # noqa: E402
-from gpt2_interp.run_paths import RunPaths  # noqa: E402
-from gpt2_interp.snapshots.store import SnapshotStore  # noqa: E402
-
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--root", default=".", help="folder that holds the output folders (default: .)")
-parser.add_argument("--max_steps", type=int, default=40, help="optimizer steps (default: 40)")
-arguments = parser.parse_args()
+from gpt2_interp.data.examples import Example
+from gpt2_interp.probes.choose import choose_probes
+from gpt2_interp.recording.recorder import SnapshotRecorder
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshots.store import SnapshotStore
 
 # --- your model, your data --------------------------------------------------------------------------------------
 base = REPOSITORY / "assets" / "tiny_gpt2"

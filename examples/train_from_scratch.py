@@ -28,20 +28,68 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gpt2_interp.errors import InputError, run_script
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def flag(name: str, default, text: str) -> None:
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} ({default})")
+
+    parser.add_argument("--train_file", required=True, help="plain text (.txt)")
+    parser.add_argument("--validation_file", help="text to evaluate on (the last tenth of the blocks)")
+    parser.add_argument("--output_dir", required=True, help="folder of the checkpoint")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output_dir, if any")
+    flag("tokenizer_name", str(Path(__file__).resolve().parents[1] / "assets" / "tiny_gpt2"), "folder with a tokenizer")
+    flag("n_layer", 4, "blocks of the model")
+    flag("n_head", 4, "heads of a block")
+    flag("n_embd", 128, "numbers in the residual stream")
+    flag("dropout", 0.0, "share of activations set to 0 while training")
+    flag("block_size", 128, "tokens that the model sees at a time")
+    flag("per_device_train_batch_size", 8, "blocks of a batch")
+    flag("gradient_accumulation_steps", 2, "batches of an optimizer step")
+    flag("max_steps", 400, "optimizer steps")
+    flag("learning_rate", 1e-3, "highest learning rate")
+    flag("warmup_steps", 20, "steps until it is reached")
+    flag("weight_decay", 0.1, "each step shrinks matrices by this times the learning rate")
+    flag("max_grad_norm", 1.0, "longer gradients are shortened to this")
+    flag("logging_steps", 10, "a line on the console every so many steps")
+    flag("save_steps", 100, "an evaluation and a checkpoint every so many steps")
+    flag("seed", 0, "what weights, order, dropout and sample text follow from")
+    flag("prompt", "", "what the sample text begins with")
+    settings = parser.parse_args()
+    for name, value in vars(settings).items():
+        at_least = {"seed": 0, "warmup_steps": 0, "block_size": 2}.get(name, 1)
+        if type(value) is int and value < at_least:
+            raise InputError(f"--{name} must be at least {at_least}.")
+    if not (settings.learning_rate > 0 and settings.max_grad_norm > 0 and settings.weight_decay >= 0):
+        raise InputError("--learning_rate and --max_grad_norm must be above 0, --weight_decay 0 or more.")
+    if not 0 <= settings.dropout < 1:
+        raise InputError("--dropout must be at least 0 and below 1.")
+    if settings.n_embd % settings.n_head:
+        raise InputError(f"--n_embd {settings.n_embd} is not a multiple of --n_head {settings.n_head}.")
+    if not Path(settings.tokenizer_name).is_dir():
+        raise InputError(f"--tokenizer_name {settings.tokenizer_name} is not a folder: give one with a tokenizer.")
+    return settings
+
+
+if __name__ == "__main__":
+    run_script(parse_arguments)  # --help and mistakes don't wait for torch
+
 import torch
 import transformers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from gpt2_interp.data.examples import IGNORED, cut_into_blocks  # noqa: E402
-from gpt2_interp.data.local_files import records  # noqa: E402
-from gpt2_interp.errors import InputError, run_script  # noqa: E402
-from gpt2_interp.evaluation.losses import perplexity  # noqa: E402
-from gpt2_interp.model.gpt2_from_scratch import ScratchGPT2LMHeadModel  # noqa: E402
-from gpt2_interp.model.tokenizers import load_tokenizer  # noqa: E402
-from gpt2_interp.training.progress import log_line  # noqa: E402
+from gpt2_interp.data.examples import IGNORED, cut_into_blocks
+from gpt2_interp.data.local_files import records
+from gpt2_interp.evaluation.losses import perplexity
+from gpt2_interp.model.gpt2_from_scratch import ScratchGPT2LMHeadModel
+from gpt2_interp.model.tokenizers import load_tokenizer
+from gpt2_interp.training.progress import log_line
 
 Block = list[int]  # the tokens that the model sees at a time, at most --block_size
 
@@ -235,49 +283,6 @@ def main() -> None:
 
 
 WITHOUT_EFFECT_ON_WEIGHTS = {"output_dir", "resume", "logging_steps", "save_steps", "validation_file", "prompt"}
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def flag(name: str, default, text: str) -> None:
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} ({default})")
-
-    parser.add_argument("--train_file", required=True, help="plain text (.txt)")
-    parser.add_argument("--validation_file", help="text to evaluate on (the last tenth of the blocks)")
-    parser.add_argument("--output_dir", required=True, help="folder of the checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output_dir, if any")
-    flag("tokenizer_name", str(Path(__file__).resolve().parents[1] / "assets" / "tiny_gpt2"), "folder with a tokenizer")
-    flag("n_layer", 4, "blocks of the model")
-    flag("n_head", 4, "heads of a block")
-    flag("n_embd", 128, "numbers in the residual stream")
-    flag("dropout", 0.0, "share of activations set to 0 while training")
-    flag("block_size", 128, "tokens that the model sees at a time")
-    flag("per_device_train_batch_size", 8, "blocks of a batch")
-    flag("gradient_accumulation_steps", 2, "batches of an optimizer step")
-    flag("max_steps", 400, "optimizer steps")
-    flag("learning_rate", 1e-3, "highest learning rate")
-    flag("warmup_steps", 20, "steps until it is reached")
-    flag("weight_decay", 0.1, "each step shrinks matrices by this times the learning rate")
-    flag("max_grad_norm", 1.0, "longer gradients are shortened to this")
-    flag("logging_steps", 10, "a line on the console every so many steps")
-    flag("save_steps", 100, "an evaluation and a checkpoint every so many steps")
-    flag("seed", 0, "what weights, order, dropout and sample text follow from")
-    flag("prompt", "", "what the sample text begins with")
-    settings = parser.parse_args()
-    for name, value in vars(settings).items():
-        at_least = {"seed": 0, "warmup_steps": 0, "block_size": 2}.get(name, 1)
-        if type(value) is int and value < at_least:
-            raise InputError(f"--{name} must be at least {at_least}.")
-    if not (settings.learning_rate > 0 and settings.max_grad_norm > 0 and settings.weight_decay >= 0):
-        raise InputError("--learning_rate and --max_grad_norm must be above 0, --weight_decay 0 or more.")
-    if not 0 <= settings.dropout < 1:
-        raise InputError("--dropout must be at least 0 and below 1.")
-    if settings.n_embd % settings.n_head:
-        raise InputError(f"--n_embd {settings.n_embd} is not a multiple of --n_head {settings.n_head}.")
-    if not Path(settings.tokenizer_name).is_dir():
-        raise InputError(f"--tokenizer_name {settings.tokenizer_name} is not a folder: give one with a tokenizer.")
-    return settings
 
 
 if __name__ == "__main__":

@@ -85,6 +85,25 @@ def test_help_shows_usage_and_presets():
     assert "./run_experiment.sh quickstart_lora" in result.stdout and "pretrain_tiny" in result.stdout
 
 
+PROGRAMS = (
+    *("gpt2_summarization.py", "generate_text.py", "analyze_latent_space.py"),
+    *(f"examples/{path.name}" for path in sorted((REPOSITORY / "examples").glob("*.py"))),
+    *(f"benchmarks/{path.name}" for path in sorted((REPOSITORY / "benchmarks").glob("*.py"))),
+    "-m gpt2_interp.audit",
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_program_has_a_help_that_waits_for_no_library(program):
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", *program.split(), "--help"],
+        cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0 and "usage:" in result.stdout, result.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert not imported & {"torch", "transformers", "datasets", "pandas", "sklearn", "matplotlib", "plotly"}
+
+
 @pytest.fixture
 def dry(tmp_path):
     """run_experiment.sh with a python that only writes down what it would run, except for the names of the run."""
