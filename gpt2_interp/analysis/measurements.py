@@ -77,12 +77,11 @@ class Measurements:
         units, meaning, formula and what else the measure table says. A damaged snapshot is named in a warning and left
         out. Raises InputError for a name that is no measure or that this run does not have.
         """
-        from gpt2_interp.analysis.labelled import labelled  # here: xarray takes half a second to import
-
         self._check_name(name)
         if MEASURE[name].folder == "reference":
-            return labelled(self, name, self.store.load_reference([name])[name])
-        return labelled(self, name, *reversed(self.stack(name)))
+            return self._labelled(name, self.store.load_reference([name])[name])
+        steps, values = self.stack(name)
+        return self._labelled(name, values, steps)
 
     def snapshot(self, step: int, names: Iterable[str] | None = None) -> xarray.Dataset:
         """The measures of one snapshot, all or the named ones, each [*axes] with its labels.
@@ -90,8 +89,6 @@ class Measurements:
         Raises InputError for a step without a snapshot, a damaged file, and a name that the snapshot does not have.
         """
         import xarray
-
-        from gpt2_interp.analysis.labelled import labelled
 
         if step not in self.steps:
             raise InputError(f"run {self.paths.run_name!r} has no snapshot of step {step}; it has {self.steps}.")
@@ -103,8 +100,13 @@ class Measurements:
         if missing:
             raise InputError(f"step {step} does not have {', '.join(missing)}; run[name].step lists the steps that do.")
         in_order = names or [name for name in MEASURE if name in arrays]
-        found = {name: labelled(self, name, arrays[name]) for name in in_order}
+        found = {name: self._labelled(name, arrays[name]) for name in in_order}
         return xarray.Dataset(found, {"step": step}, {"run": self.paths.run_name})
+
+    def _labelled(self, name: str, values: np.ndarray, steps: Sequence[int] | None = None) -> xarray.DataArray:
+        from gpt2_interp.analysis.labelled import labelled  # here: xarray takes half a second to import
+
+        return labelled(name, values, steps, axes=self.info["axes"], probe_set=self.probe_set)
 
     def _check_name(self, name: str) -> None:
         if name in self:
@@ -206,12 +208,12 @@ class Measurements:
             return [str(i) for i in range(n_probe)]
         return [str(probe.get("cluster", i)) for i, probe in enumerate(probes)]
 
-    def probe_ids(self, n_probe: int, axis: str = "example") -> list[str]:
-        """Id of every probe of one axis; its cluster without a probe set."""
-        probes = self.probe_set.get(axis, [])
-        if len(probes) != n_probe:
-            return self.clusters(n_probe, axis)
-        return [str(probe.get("id", i)) for i, probe in enumerate(probes)]
+    def probe_ids(self, n_example: int) -> list[str]:
+        """Id of every held-out example; its number without a probe set."""
+        examples = self.probe_set.get("example", [])
+        if len(examples) != n_example:
+            return [str(i) for i in range(n_example)]
+        return [str(example.get("id", i)) for i, example in enumerate(examples)]
 
     # ---- the run's other files ----
 

@@ -106,36 +106,65 @@ class ProbeSet:
         return tuple(evenly(range(max(n_prompt - 1, 0), n - 1), KL_ROWS))
 
     def describe(self, tokenizer=None) -> dict[str, Any]:
-        """What probe_set.json holds: for each axis of probes its entries, in order, with id and cluster; tokens of the
-        pattern probes as readable text, or as ids without a tokenizer."""
-        entries = [
-            {"id": e.id, "cluster": e.cluster, "half": half, **_sizes(e)}
+        """What probe_set.json holds: for each axis of probes its entries, in order, with all that it takes to compute
+        every measure again from a checkpoint. docs/read_a_run.md explains the fields.
+
+        Without a tokenizer the tokens of the pattern probes are their ids.
+        """
+        examples = [
+            {"id": e.id, "cluster": e.cluster, "half": half, **_parts(e)}
             for e, half in zip(self.examples, self.halves, strict=True)
         ]
+        chosen = [{key: entry[key] for key in entry if key != "token_ids"} for entry in examples]
         return {
-            "example": entries,
-            "few_example": [entries[i] for i in self.few],
-            "kl_example": [entries[i] for i in self.kl],
-            "training_example": [{"id": e.id, "cluster": e.cluster, **_sizes(e)} for e in self.training],
-            "control_example": [{"id": e.id, "cluster": e.cluster, **_sizes(e)} for e in self.control],
-            "sequence": [{"id": f"sequence {i}", "cluster": f"sequence {i}"} for i in range(len(self.sequences))],
-            "pair": [{"id": p.id, "cluster": p.cluster, "slot": p.slot} for p in self.twins],
-            "pattern": [
+            "example": examples,
+            "few_example": [{**chosen[i], "example": i} for i in self.few],
+            "kl_example": [{**chosen[i], "example": i, "rows": list(self.kl_rows(self.examples[i]))} for i in self.kl],
+            "training_example": [{"id": e.id, "cluster": e.cluster, **_parts(e)} for e in self.training],
+            "control_example": [{"id": e.id, "cluster": e.cluster, **_parts(e)} for e in self.control],
+            "sequence": [
+                {"id": f"sequence {i}", "cluster": f"sequence {i}", "token_ids": list(ids)}
+                for i, ids in enumerate(self.sequences)
+            ],
+            "pair": [
                 {
-                    "id": e.id,
-                    "tokens": [readable_token(i, tokenizer) for i in e.input_ids],
-                    "token_ids": list(e.input_ids),
-                    **_sizes(e),
+                    "id": p.id,
+                    "cluster": p.cluster,
+                    "slot": p.slot,
+                    "prefixes": [list(ids) for ids in p.prefixes],
+                    "answers": list(p.tokens),
                 }
+                for p in self.twins
+            ],
+            "pattern": [
+                {"id": e.id, "tokens": [readable_token(i, tokenizer) for i in e.input_ids], **_parts(e)}
                 for e in self.pattern_examples
             ],
+            "other_source": [None if e is None else _parts(e) for e in self.others],
+            "gold": [[{key: _plain(value) for key, value in vars(f).items()} for f in facts] for facts in self.gold],
             "notes": list(self.notes),
         }
 
     def tokens(self, tokenizer=None) -> dict[int, str]:
-        """The readable text of every token that occurs in `examples`."""
-        ids = sorted({token for e in self.examples for token in e.input_ids})
+        """The readable text of every token that occurs in the probes."""
+        rows = [e.input_ids for e in (*self.examples, *self.pattern_examples, *self.training, *self.control)]
+        rows += [e.input_ids for e in self.others if e is not None]
+        rows += [*self.sequences, *(ids for p in self.twins for ids in (*p.prefixes, p.tokens))]
+        ids = sorted({token for row in rows for token in row})
         return {token: readable_token(token, tokenizer) for token in ids}
+
+
+def same_probes(stored: Any, described: Any) -> bool:
+    """Whether probe_set.json, as it was stored, describes these probes.
+
+    What `described` has beside it is no difference: earlier versions stored fewer fields of the same probes.
+    """
+    if isinstance(stored, dict) and isinstance(described, dict):
+        return all(key in described and same_probes(stored[key], described[key]) for key in stored)
+    if isinstance(stored, list) and isinstance(described, list):
+        pairs = zip(stored, described, strict=False)
+        return len(stored) == len(described) and all(same_probes(one, other) for one, other in pairs)
+    return stored == described
 
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:
@@ -144,12 +173,19 @@ def evenly(items: Sequence[Any], count: int) -> list[Any]:
     return list(items) if n <= count else [items[(2 * k + 1) * n // (2 * count)] for k in range(count)]
 
 
-def _sizes(example: Example) -> dict[str, int]:
+def _parts(example: Example) -> dict[str, Any]:
+    """The token ids, and how many of them are source, then template, then target."""
     return {
         "n_source": len(example.source_ids),
         "n_template": len(example.template_ids),
         "n_target": len(example.target_ids),
+        "token_ids": list(example.input_ids),
     }
+
+
+def _plain(value: str | tuple[int, ...]) -> str | list[int]:
+    """The value as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def readable_token(token_id: int, tokenizer) -> str:

@@ -26,7 +26,7 @@ from gpt2_interp.inside.observation import Stopwatch
 from gpt2_interp.measures.gradients import GradientShares, grad_matrix_names
 from gpt2_interp.model.anatomy import describe, find_gpt2, matrix_names
 from gpt2_interp.model.base_weights import BaseWeights
-from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet
+from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet, same_probes
 from gpt2_interp.recording.bands import precision_floor
 from gpt2_interp.recording.capture import capture
 from gpt2_interp.recording.plan import axis_size, chosen_groups, cost_lines, tiers, wanted_names
@@ -177,12 +177,15 @@ class SnapshotRecorder(TrainerCallback):
             tqdm.write(f"snapshots: training starts anew, so the {len(old)} of an earlier start are dropped")
         self.store.truncate(-1)
         self.store.create(run)
-        self.store.write_probe_set(self.probe_set.describe(self.tokenizer))
-        self.store.write_tokens(self.probe_set.tokens(self.tokenizer))
+        self._write_probes()
         for record in self.early_logs:
             self.store.append_log(record)
         self.snapshot(model, 0, state.max_steps, is_last=state.max_steps == 0)
         self._store_floor(model, args)
+
+    def _write_probes(self) -> None:
+        self.store.write_probe_set(self.probe_set.describe(self.tokenizer))
+        self.store.write_tokens(self.probe_set.tokens(self.tokenizer))
 
     def _store_floor(self, model: nn.Module, args) -> None:
         """What the precision of training does to the claimed measures of the base: nothing where that is float32."""
@@ -203,17 +206,17 @@ class SnapshotRecorder(TrainerCallback):
                 "the base model's weights are gone: give SnapshotRecorder to Trainer(callbacks=[...]), or call "
                 "set_reference(model) before Trainer.train(resume_from_checkpoint=...)"
             )
+        described = self.probe_set.describe(self.tokenizer)
         if not self.store.run_file.is_file():
             self.store.create(run)
-            self.store.write_probe_set(self.probe_set.describe(self.tokenizer))
-            self.store.write_tokens(self.probe_set.tokens(self.tokenizer))
-        elif self.store.run_info()["axes"] != run["axes"] or self.store.probe_set() != self.probe_set.describe(
-            self.tokenizer
-        ):
+            self._write_probes()
+        elif self.store.run_info()["axes"] != run["axes"] or not same_probes(self.store.probe_set(), described):
             raise InputError(
                 f"run {self.store.paths.run_name!r} was measured with another model or other probes: "
                 f"resume it with the settings it began with, or give another --run_name."
             )
+        if self.store.probe_set() != described:
+            self._write_probes()  # an earlier version stored fewer fields
         self.groups = self.store.run_info()["measures"]["groups"]  # decided once: the store stays comparable
         self.store.truncate(step)
         steps = self.store.steps()

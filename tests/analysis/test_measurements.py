@@ -33,7 +33,7 @@ def test_a_measure_has_the_labels_of_the_table_and_of_the_run(run):
     assert entropy.region.values.tolist() == ["Q", "A"] and entropy.layer.values.tolist() == [0, 1, 2]
     assert entropy.example.values[0] == "probe-0" and entropy.example_cluster.values[0] == "event 0"
     assert entropy.attrs["units"] == "bits" and entropy.attrs["formula"] == MEASURE["attn_entropy"].formula
-    assert entropy.attrs["meaning"] == MEASURE["attn_entropy"].meaning and entropy.attrs["run"] == "a_run"
+    assert entropy.attrs["meaning"] == MEASURE["attn_entropy"].meaning
     steps, values = run.stack("attn_entropy")
     one = entropy.sel(step=200, region="A", layer=1, head=2, example="probe-3")
     assert one.item() == values[steps.index(200), 3, 1, 1, 2]
@@ -61,7 +61,7 @@ def test_every_measure_is_named_and_labelled(run):
 
 def test_one_snapshot_has_all_its_measures_or_the_named_ones(run, root):
     last = run.snapshot(1000)
-    assert last.step == 1000 and "band_attn_sink" in last and "grad_share" in last
+    assert last.step == 1000 and last.attrs["run"] == "a_run" and "band_attn_sink" in last and "grad_share" in last
     first = run.snapshot(0, ["attn_sink", "probe_loss"])
     assert list(first) == ["attn_sink", "probe_loss"] and first.sizes["example"] == 24
     np.testing.assert_array_equal(first["attn_sink"], run["attn_sink"].sel(step=0))

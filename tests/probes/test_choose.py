@@ -7,7 +7,7 @@ import pytest
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.model.tokenizers import load_tokenizer
 from gpt2_interp.probes.choose import affordable_patterns, choose_probes
-from gpt2_interp.probes.probe_set import GoldFact, ProbeSet, TwinPair
+from gpt2_interp.probes.probe_set import GoldFact, ProbeSet, TwinPair, same_probes
 
 
 def example(name: str, n_source: int, n_target: int, n_template: int = 3) -> Example:
@@ -110,12 +110,26 @@ def test_description_reads_like_text(real_data):
     one = Example("7", "event 3", tuple(source), (), tuple(target))
     description = json.loads(json.dumps(ProbeSet((one,), (one,), ("a note",)).describe(tokenizer)))
     entry = {"id": "7", "cluster": "event 3", "half": 0, "n_source": len(source), "n_template": 0, "n_target": 1}
-    assert description["example"] == description["few_example"] == description["kl_example"] == [entry]
+    assert description["example"] == [{**entry, "token_ids": source + target}]
+    assert description["few_example"] == [{**entry, "example": 0}]
+    assert description["kl_example"] == [{**entry, "example": 0, "rows": [len(source) - 1]}]
     pattern = description["pattern"][0]
     assert pattern["tokens"][:3] == ["The", " café", ","] and pattern["tokens"][-1] == " opened"
     assert len(pattern["tokens"]) == len(pattern["token_ids"]) == len(source) + 1
     assert not any("\ufffd" in token for token in pattern["tokens"])
     assert description["notes"] == ["a note"]
+
+
+def test_probes_are_told_apart_by_all_that_is_stored_of_them():
+    probes = choose_probes(CORPUS[:20])
+    described = json.loads(json.dumps(probes.describe()))
+    older = {**described, "example": [{"id": entry["id"]} for entry in described["example"]]}
+    del older["other_source"]
+    assert same_probes(described, probes.describe()) and same_probes(older, probes.describe())
+    described["example"][3]["token_ids"][0] += 1
+    assert not same_probes(described, probes.describe())
+    assert not same_probes({**older, "notes": ["another"]}, probes.describe())
+    assert not same_probes({**older, "example": older["example"][1:]}, probes.describe())
 
 
 # --- beside the held-out examples ---

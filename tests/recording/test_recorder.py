@@ -231,6 +231,17 @@ def test_resume_with_other_probes_is_refused(tmp_path):
     assert recorder.store.steps() == [0, 2, 4]
 
 
+def test_a_run_of_an_earlier_version_is_resumed_and_its_probe_set_completed(tmp_path):
+    recorder = make_recorder(tmp_path)
+    train(tmp_path, recorder, max_steps=4)
+    whole = recorder.store.probe_set()
+    fewer = {"id", "cluster", "half", "n_source", "n_template", "n_target"}
+    older = [{key: entry[key] for key in entry if key in fewer} for entry in whole["example"]]
+    recorder.store.write_probe_set({"example": older, "notes": whole["notes"]})
+    train(tmp_path, make_recorder(tmp_path), resume="checkpoint-2", max_steps=4)
+    assert recorder.store.probe_set() == whole and recorder.store.steps() == [0, 2, 4]
+
+
 def test_added_after_the_trainer_was_made(tmp_path):
     recorder = make_recorder(tmp_path)
     train(tmp_path, recorder, init_callbacks=False, max_steps=2)
