@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -40,6 +41,23 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def lock(file: IO) -> bool:
+    """Lock an open file against other processes; False if one of them has it.
+
+    A record lock (lockf): the kernel frees it when the process dies, and workers that it forks don't inherit it.
+    Raises OSError where the file system or the operating system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        raise OSError(errno.ENOLCK, "Python has no fcntl on this system") from None
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def line_writer(path: Path) -> Callable[[dict], None]:

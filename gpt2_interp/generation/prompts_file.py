@@ -9,7 +9,6 @@ order of the prompts.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2_interp.errors import DiskFullError, InputError, Interrupted, is_disk_full
-from gpt2_interp.files import write_atomically
+from gpt2_interp.files import lock, write_atomically
 from gpt2_interp.generation.answers import Answer, json_line
 from gpt2_interp.generation.settings import DecodingSettings
 
@@ -141,15 +140,12 @@ class AnswersFile:
             self.file = open(self.path, "a+b")  # noqa: SIM115, closed in __exit__
         except OSError as error:
             raise InputError(f"--output_file {self.path} can't be written ({error.strerror}).") from None
-        try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+        is_ours = True
+        with contextlib.suppress(OSError):  # a system that knows no locks
+            is_ours = lock(self.file)
+        if not is_ours:
             self.file.close()
-            raise InputError(
-                f"--output_file {self.path} is being written by another process: wait until it ends."
-            ) from None
-        except OSError:
-            pass  # a file system that knows no locks
+            raise InputError(f"--output_file {self.path} is being written by another process: wait until it ends.")
         if self.overwrite:
             self.file.truncate(0)
         return self

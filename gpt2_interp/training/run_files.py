@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from gpt2_interp import files
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import write_atomically, write_json
@@ -57,7 +57,6 @@ _locks: dict[Path, Any] = {}  # lock file -> its open file, held until this proc
 def lock(paths: RunPaths) -> None:
     """Keep other processes from this run until this one ends, however it ends. Raises InputError if one has it.
 
-    A record lock (lockf): the kernel frees it when the process dies, and workers that it forks don't inherit it.
     Of a distributed run only the first process, the one that writes, takes it.
     """
     path = paths.checkpoints.with_name(f".{paths.run_name}.lock").absolute()
@@ -66,15 +65,16 @@ def lock(paths: RunPaths) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+")  # noqa: SIM115, closing it would give the lock back
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+        is_ours = files.lock(file)
+    except OSError as error:  # some network file systems know no locks
+        is_ours = True
+        print(f"  note: {path} can't be locked ({error}): let no second process use this run", flush=True)
+    if not is_ours:
         file.seek(0)
         raise InputError(
             f"run {paths.run_name!r} is in use by process {file.read().strip() or 'unknown'}: wait until it ends, stop "
             f"it, or give another --run_name."
-        ) from None
-    except OSError as error:  # some network file systems know no locks
-        print(f"  note: {path} can't be locked ({error}): let no second process use this run", flush=True)
+        )
     file.truncate(0)
     print(os.getpid(), file=file, flush=True)
     _locks[path] = file
