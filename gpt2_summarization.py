@@ -31,7 +31,7 @@ import transformers
 from transformers import EarlyStoppingCallback, set_seed
 
 from gpt2_interp.cli.parser import parse_arguments
-from gpt2_interp.cli.training_flags import as_settings
+from gpt2_interp.cli.training_flags import as_settings, what_settings_decide
 from gpt2_interp.data.corpora import load_corpus
 from gpt2_interp.data.examples import ExampleBuilder
 from gpt2_interp.evaluation import test_rows
@@ -77,6 +77,7 @@ def main() -> None:
         "task": data_args.task,
         "tuning": model_args.tuning,
         "arguments": as_settings(model_args, data_args, experiment, training),
+        "decides": what_settings_decide(),
         "device": device_name(training),
         **run_files.provenance(),
     }

@@ -13,17 +13,8 @@ from gpt2_interp.run_paths import RunPaths, measured_runs
 from gpt2_interp.snapshots.table import MEASURE
 from gpt2_interp.statistics.intervals import nan_mean
 
-# Settings that say where a run writes, what it logs and how it loads data, not what it learns.
-# The batch is split by the memory of the device; effective_batch_size says how large it is.
-NOT_LEARNED = {
-    *("run_name", "root", "output_dir", "resume", "overwrite", "resume_from_checkpoint", "save_total_limit", "project"),
-    *("report_to", "disable_tqdm", "push_to_hub", "local_rank", "samples_per_checkpoint", "num_beams", "debug"),
-    *("max_predict_samples", "per_device_eval_batch_size", "ddp_timeout", "measures", "snapshot_schedule"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps"),
-}
-
-
-NOT_LEARNED_PREFIXES = ("logging_", "log_", "hub_", "trackio_", "dataloader_num", "dataloader_p")
+# Of a run that does not record what its settings decide (those of before did not).
+PLACES = frozenset(("run_name", "root", "output_dir", "logging_dir", "resume", "overwrite"))
 
 
 LENGTH = {"max_steps", "num_train_epochs", "save_steps", "eval_steps"}  # a null run may be shorter
@@ -39,7 +30,7 @@ def null_run(m: Measurements) -> Measurements | None:
     others = [
         (theirs.get("seed") != mine.get("seed"), other)
         for other, theirs in _other_runs(m)
-        if theirs.get("null_targets") and _settings(theirs, ignored) == _settings(mine, ignored)
+        if theirs.get("null_targets") and _are_alike(m.info, other.info, ignored)
     ]
     return min(others, key=lambda pair: pair[0])[1] if others else None
 
@@ -55,7 +46,7 @@ def seed_runs(m: Measurements) -> list[Measurements]:
     ignored = {"seed", "data_seed"}
     runs = {}
     for other, theirs in _other_runs(m):
-        if theirs.get("seed") != mine.get("seed") and _settings(theirs, ignored) == _settings(mine, ignored):
+        if theirs.get("seed") != mine.get("seed") and _are_alike(m.info, other.info, ignored):
             runs.setdefault(theirs.get("seed"), other)
     return list(runs.values())
 
@@ -72,12 +63,16 @@ def _other_runs(m: Measurements) -> Iterator[tuple[Measurements, Mapping[str, An
         yield other, other.info.get("arguments", {})
 
 
-def _settings(arguments: Mapping[str, Any], ignored: set[str]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in arguments.items()
-        if key not in NOT_LEARNED | ignored and not key.startswith(NOT_LEARNED_PREFIXES)
-    }
+def undeciding(*runs: Mapping[str, Any], kinds: Sequence[str] = ("record", "nothing")) -> frozenset[str]:
+    """Return the names of the settings that don't decide what is learned, as run.json of one of the runs says."""
+    return PLACES.union(*(run.get("decides", {}).get(kind, ()) for run in runs for kind in kinds))
+
+
+def _are_alike(mine: Mapping[str, Any], theirs: Mapping[str, Any], ignored: set[str]) -> bool:
+    """Whether two run.json have the same settings but for the ignored ones, as far as they decide what is learned."""
+    ignored = undeciding(mine, theirs) | ignored
+    a, b = mine.get("arguments", {}), theirs.get("arguments", {})
+    return a.keys() - ignored == b.keys() - ignored and all(a[key] == b[key] for key in a.keys() - ignored)
 
 
 def last_changes(m: Measurements, like: Measurements, names: Sequence[str]) -> tuple[int, dict[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 from transformers import HfArgumentParser, TrainingArguments
@@ -21,7 +22,13 @@ class RunTrainingArguments(TrainingDefaults, TrainingArguments):
 
 
 class ArgumentParser(HfArgumentParser):
-    """HfArgumentParser whose complaints are one sentence."""
+    """HfArgumentParser whose complaints are one sentence, and which leaves alone what a flag `decides`."""
+
+    @staticmethod
+    def _parse_dataclass_field(parser, field) -> None:
+        plain = copy(field)  # for argparse, which is handed all the metadata
+        plain.metadata = {key: value for key, value in field.metadata.items() if key != "decides"}
+        HfArgumentParser._parse_dataclass_field(parser, plain)
 
     def error(self, message: str) -> None:
         raise InputError(f"{message}; see --help.")

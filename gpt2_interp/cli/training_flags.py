@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.flags import flag, flags
+from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.snapshots.table import GROUPS
 
 
@@ -24,11 +26,13 @@ class ExperimentArguments:
         "checkpoints",
         "When to measure, besides step 0 and the last step: at checkpoints, every so many steps (a number), or log "
         "(steps 1, 2, 4, 8, ...).",
+        decides="record",
     )
     measures: list[str] = flags(
         ["all"],
         f"Which groups of measures: {', '.join(GROUPS)}; or all, without those that would cost more than 1% of the "
         "training (said when it begins). docs/metrics.md defines each.",
+        decides="record",
     )
     precision: str = flag(
         "auto",
@@ -36,18 +40,21 @@ class ExperimentArguments:
         "computes it natively and the model is wide enough to gain, else fp32.",
         choices=["auto", "fp32", "bf16", "fp16"],
     )
-    num_beams: int = flag(1, "Beams when summaries are generated; 1 is greedy.")
+    num_beams: int = flag(1, "Beams when summaries are generated; 1 is greedy.", decides="record")
     samples_per_checkpoint: int = flag(
         16,
         "Outputs generated at every checkpoint, for samples.jsonl and sample_quality.png, which takes 8; TensorBoard "
         "shows 4 of them.",
+        decides="record",
     )
     early_stopping_patience: int | None = flag(
         None, "Stop after so many evaluations in a row without improvement of --metric_for_best_model."
     )
-    resume: bool = flag(False, "Go on from the newest intact checkpoint of this --run_name.")
-    overwrite: bool = flag(False, "Delete an earlier run of this --run_name first.")
-    root: str = flag(".", "Folder that holds checkpoints/, model_outputs/, logs/ and the other output folders.")
+    resume: bool = flag(False, "Go on from the newest intact checkpoint of this --run_name.", decides="nothing")
+    overwrite: bool = flag(False, "Delete an earlier run of this --run_name first.", decides="nothing")
+    root: str = flag(
+        ".", "Folder that holds checkpoints/, model_outputs/, logs/ and the other output folders.", decides="nothing"
+    )
 
 
 @dataclass
@@ -55,23 +62,29 @@ class TrainingDefaults:
     """This pipeline's defaults of Hugging Face's TrainingArguments; output_dir follows from run_name."""
 
     report_to: None | str | list[str] = flag(
-        "tensorboard", "Where scalars go; tensorboard writes under logs/<run_name>."
+        "tensorboard", "Where scalars go; tensorboard writes under logs/<run_name>.", decides="nothing"
     )
     per_device_train_batch_size: int | None = flag(
-        None, "Examples that a device takes at a time; see --effective_batch_size."
+        None, "Examples that a device takes at a time; see --effective_batch_size.", decides="record"
     )
     gradient_accumulation_steps: int | None = flag(
-        None, "Batches whose gradients are added up before an optimizer step; see --effective_batch_size."
+        None,
+        "Batches whose gradients are added up before an optimizer step; see --effective_batch_size.",
+        decides="record",
     )
-    logging_steps: float = flag(10, "Log loss, learning rate and gradient norm every so many steps.")
+    logging_steps: float = flag(10, "Log loss, learning rate and gradient norm every so many steps.", decides="record")
     save_steps: float = flag(500, "Checkpoint, snapshot and evaluation every so many steps (< 1: share of the run).")
     save_strategy: str = flag("steps", "When checkpoints and snapshots are made: steps or epoch.")
-    logging_nan_inf_filter: bool = flag(False, "Hide non-finite losses from the log (the Trainer's default; not ours).")
+    logging_nan_inf_filter: bool = flag(
+        False, "Hide non-finite losses from the log (the Trainer's default; not ours).", decides="nothing"
+    )
     use_cache: bool = flag(True, "What the saved config says about caching in generation (training never caches).")
     metric_for_best_model: str | None = flag("eval_loss", "What chooses best_model/.")
     greater_is_better: bool | None = flag(False, "Whether more of it is better.")
     ddp_timeout: int = flag(
-        86400, "Seconds that the other processes wait for the first one, which alone measures, scores and writes."
+        86400,
+        "Seconds that the other processes wait for the first one, which alone measures, scores and writes.",
+        decides="nothing",
     )
     train_sampling_strategy: str = flag(
         "group_by_length", "Order of training rows: random, sequential, or group_by_length (less padding)."
@@ -102,8 +115,34 @@ REFUSED = {
 OFTEN_USED = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay"),
     *("per_device_eval_batch_size", "save_total_limit", "activation_checkpointing", "seed", "use_cpu", "run_name"),
-    *(field.name for field in fields(TrainingDefaults)),
+    *(one.name for one in fields(TrainingDefaults)),
 )
+
+
+# What the other flags of TrainingArguments decide, where it is not what is learned.
+DECIDES = {
+    "record": ("debug", "logging_strategy", "per_device_eval_batch_size"),
+    "nothing": (
+        *("run_name", "output_dir", "save_total_limit", "resume_from_checkpoint", "project", "disable_tqdm"),
+        *("log_level", "log_level_replica", "log_on_each_node", "logging_first_step", "skip_memory_metrics"),
+        *("torch_empty_cache_steps", "do_train", "do_eval", "do_predict", "local_rank", "ddp_backend"),
+        *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
+        *("dataloader_prefetch_factor", "restore_callback_states_from_checkpoint", "push_to_hub", "hub_model_id"),
+        *("hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "trackio_space_id"),
+        *("trackio_bucket_id", "trackio_static_space_id"),
+        *("bf16", "fp16"),  # follow from --precision
+    ),
+}
+
+
+def what_settings_decide() -> dict[str, list[str]]:
+    """Return {"record": names, "nothing": names} for run.json; every other setting decides what is learned."""
+    found = {word: list(names) for word, names in DECIDES.items()}
+    for group in (ModelArguments, DataArguments, ExperimentArguments, TrainingDefaults):
+        for one in fields(group):
+            if one.metadata["decides"] != "learning":
+                found[one.metadata["decides"]].append(one.name)
+    return {word: sorted(names) for word, names in found.items()}
 
 
 def as_settings(*groups: Any) -> dict[str, Any]:

@@ -80,4 +80,4 @@ class DataArguments:
         None, "Use only so many training rows; the number to make, for synthetic data."
     )
     max_eval_samples: int | None = flag(None, "Rows that choose the best model.")
-    max_predict_samples: int | None = flag(None, "Rows on which base and tuned model are compared.")
+    max_predict_samples: int | None = flag(None, "Rows on which base and tuned model are compared.", decides="record")

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.analysis.other_runs import undeciding
 from gpt2_interp.analysis.outputs import SYSTEMS, is_number, read_scores
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.draw_png import png_bytes
@@ -21,8 +22,6 @@ from gpt2_interp.report.claims_tables import claimed_heads
 from gpt2_interp.report.page import template
 from gpt2_interp.report.score_tables import SCORE_NAMES, SCORES, TUNINGS, interval, number, overlap, plain
 from gpt2_interp.run_paths import RunPaths, measured_runs
-
-NOT_TRAINING = ("run_name", "output_dir", "logging_dir", "overwrite", "resume")  # not how a run was trained
 
 
 def write_overview(root: Path) -> Path | None:
@@ -119,7 +118,8 @@ def _tuning_pair(full: Measurements, lora: Measurements, scores: Mapping[str, Ma
         if is_number(tuned[0].get(score)) and is_number(tuned[1].get(score))
     ]
     arguments = [m.info.get("arguments", {}) for m in (full, lora)]
-    keys = [key for key in dict.fromkeys((*arguments[0], *arguments[1])) if key not in NOT_TRAINING]
+    hidden = undeciding(full.info, lora.info, kinds=["nothing"])  # not how a run was trained
+    keys = [key for key in dict.fromkeys((*arguments[0], *arguments[1])) if key not in hidden]
     differing = [
         (key, plain(arguments[0].get(key, "–")), plain(arguments[1].get(key, "–")))
         for key in keys

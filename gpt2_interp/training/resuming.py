@@ -9,17 +9,6 @@ from typing import Any
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import finite
 
-# Settings that change neither weights, nor measurements, nor scalars, nor scores.
-HARMLESS = frozenset(
-    ["root", "output_dir", "resume", "overwrite", "save_total_limit", "resume_from_checkpoint"]
-    + ["report_to", "disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step"]
-    + ["logging_nan_inf_filter", "skip_memory_metrics", "torch_empty_cache_steps", "do_train", "do_eval", "do_predict"]
-    + ["dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor"]
-    + ["local_rank", "ddp_timeout", "ddp_backend", "restore_callback_states_from_checkpoint", "project"]
-    + ["push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push"]
-    + ["bf16", "fp16"]  # follow from "precision"
-    + ["hub_revision", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"]
-)
 VERSIONS = ("torch", "transformers")
 
 
@@ -38,8 +27,8 @@ def adopt_choices(recorded: Mapping[str, Any], experiment, training) -> None:
 def check_settings(recorded: Mapping[str, Any], today: Mapping[str, Any]) -> None:
     """Compare two run.json contents; raise InputError that names each flag which differs, with both values.
 
-    Only what both have is compared: "arguments" but for HARMLESS, and where both have them "device", "threads" (on a
-    CPU), "processes", "versions" and the sha256 of each part of "data".
+    Only what both have is compared: "arguments", except for those that decide nothing (today's "decides" lists them);
+    "device", "threads" (on a CPU), "processes", "versions"; and the sha256 of each part of "data".
     """
     recorded, today = _as_written(recorded), _as_written(today)
     differences = _arguments(recorded, today) + _surroundings(recorded, today)
@@ -57,7 +46,8 @@ def _as_written(value: Any) -> Any:
 
 def _arguments(recorded: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
     was, now = recorded.get("arguments", {}), today.get("arguments", {})
-    return [_changed(f"--{name}", was[name], now[name]) for name in _differing(was, now) if name not in HARMLESS]
+    harmless = today.get("decides", {}).get("nothing", ())
+    return [_changed(f"--{name}", was[name], now[name]) for name in _differing(was, now) if name not in harmless]
 
 
 def _surroundings(recorded: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:

@@ -173,7 +173,8 @@ def write_run(root, name="run", steps=STEPS, scale=1.0, without=(), band=BAND, a
     Taking TASK's head away costs nothing at first and 0.3 at last; EQUAL's always costs 0.3.
     """
     store = SnapshotStore(RunPaths(name, root))
-    store.create({"axes": AXES, "arguments": ARGUMENTS | {"run_name": name} | (arguments or {})})
+    arguments = ARGUMENTS | {"run_name": name} | (arguments or {})
+    store.create({"axes": AXES, "arguments": arguments, "decides": {"record": ["logging_steps"], "nothing": []}})
     entries = probe_entries(N)
     store.write_probe_set(
         {"example": entries, "few_example": entries[:N_FEW], "control_example": probe_entries(N_CONTROL), "pair": []}

@@ -3,12 +3,14 @@ import json
 import pytest
 
 from gpt2_interp.cli.parser import parse_arguments
-from gpt2_interp.cli.training_flags import as_settings
+from gpt2_interp.cli.training_flags import as_settings, what_settings_decide
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import finite
-from gpt2_interp.training.resuming import HARMLESS, adopt_choices, check_settings
+from gpt2_interp.training.resuming import adopt_choices, check_settings
 
 ARGUMENTS = as_settings(*parse_arguments(["quickstart"]))
+DECIDES = what_settings_decide()
+HARMLESS = set(DECIDES["nothing"])
 CHANGES = sorted(set(ARGUMENTS) - HARMLESS)
 
 
@@ -45,7 +47,7 @@ def test_what_the_run_chose_when_it_began_is_chosen_alike():
     adopt_choices(began_with, *groups[2:])
     settings = as_settings(*groups)
     assert {name: settings[name] for name in CHOSEN} == CHOSEN
-    check_settings(began_with, {"arguments": settings})
+    check_settings(began_with, {"arguments": settings, "decides": DECIDES})
 
 
 @pytest.mark.parametrize("flag", ["--precision=fp32", "--effective_batch_size=32", "--per_device_train_batch_size=2"])
@@ -61,7 +63,7 @@ def test_another_choice_than_the_runs_own_is_refused(flag):
 def test_each_changed_setting_is_refused_by_name(name):
     changed = {**ARGUMENTS, name: another(ARGUMENTS[name])}
     with pytest.raises(InputError, match=rf"^--{name} was .* and is now "):
-        check_settings(written({"arguments": ARGUMENTS}), {"arguments": changed})
+        check_settings(written({"arguments": ARGUMENTS}), {"arguments": changed, "decides": DECIDES})
 
 
 def test_the_settings_that_decide_the_result_are_among_them():
@@ -76,7 +78,7 @@ def test_the_settings_that_decide_the_result_are_among_them():
 @pytest.mark.parametrize("name", sorted(HARMLESS & set(ARGUMENTS)))
 def test_harmless_settings_may_change(name):
     changed = {**ARGUMENTS, name: another(ARGUMENTS[name])}
-    check_settings(written({"arguments": ARGUMENTS}), {"arguments": changed})
+    check_settings(written({"arguments": ARGUMENTS}), {"arguments": changed, "decides": DECIDES})
 
 
 def test_both_values_are_said_and_all_changes_at_once():
