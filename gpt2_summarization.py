@@ -184,8 +184,6 @@ def main() -> None:
         cut_event_files(paths.logs, last_step, AT_THE_END + (() if trained else AT_THE_BEGINNING))
     before_training = time.perf_counter()
     if not trained:
-        if checkpoint is None:
-            trainer.evaluate()  # the base: step 0 of eval/loss
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     training_seconds = time.perf_counter() - before_training
     if not is_main:

@@ -29,7 +29,6 @@ from gpt2_interp.statistics.simultaneous import (
 
 SCHEMA_VERSION = 1
 HEAD = ("layer", "head")
-NEVER_NEGATIVE = ("attn_kl0", "hidden_displacement")
 
 
 # --- what is judged, without files -----------------------------------------------------------------------------
@@ -84,7 +83,7 @@ def claims(m: Measurements) -> dict[str, Any]:
         one, control = series.get(measure.name), series.get(f"control_{measure.name}")
         measures[measure.name], entries = _judge(measure, one, control, against, m)
         changes += entries
-    measured = [name for name in NEVER_NEGATIVE if name in series]
+    measured = [measure.name for measure in CLAIMED if measure.never_negative and measure.name in series]
     if measured:
         notes[f"{' and '.join(measured)} can't be negative: their intervals say nothing, only the band does."] = None
     return _rounded(

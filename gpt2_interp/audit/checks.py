@@ -6,38 +6,31 @@ another of as many tokens: a model that uses the value prefers each of the two b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import torch
-import transformers
-from peft import PeftConfig, PeftModel
 from tqdm import tqdm
 
 from gpt2_interp.data.examples import Example, ExampleBuilder
-from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.errors import InputError
 from gpt2_interp.evaluation.facts import occurrences, states
 from gpt2_interp.generation.generate import generate
 from gpt2_interp.generation.settings import DecodingSettings
-from gpt2_interp.model.load import load_base
-from gpt2_interp.model.settings import ModelArguments
-from gpt2_interp.model.tokenizers import load_tokenizer
+from gpt2_interp.inside.losses import twin_log_odds
+from gpt2_interp.model.task_file import trained_task
 from gpt2_interp.probes.known_answers import (
-    Question,
     equal_twin,
     first_difference,
     plan_of,
     sentence_spans,
     token_counter,
 )
-from gpt2_interp.run_paths import MODEL_OUTPUTS, RunPaths
+from gpt2_interp.probes.probe_set import TwinPair
 from gpt2_interp.statistics.intervals import estimate
-from gpt2_interp.synthetic.news_wordings import EVENTS
 from gpt2_interp.synthetic.rows import GOLD_NAMES, SLOTS
 from gpt2_interp.synthetic.templates import Plan, expand, parse, render_target
+from gpt2_interp.synthetic.wordings import EVENTS
 from gpt2_interp.synthetic.world import generator
 
 DEFAULT_MODEL = "model_outputs/quickstart/best_model"
@@ -144,30 +137,6 @@ def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> di
 # ---------------------------------------------------------------------------------------------------------------------
 # Twins
 # ---------------------------------------------------------------------------------------------------------------------
-@torch.inference_mode()
-def preferences(
-    model, examples: Sequence[Example], questions: Sequence[Sequence[Question]], pad_id: int
-) -> list[list[float]]:
-    """For each question (position, a, b) of an example log p(a) - log p(b) in nats, given the tokens before."""
-    device = next(model.parameters()).device
-    answers: list[list[float]] = [[] for _ in examples]
-    order = sorted((i for i in range(len(examples)) if questions[i]), key=lambda i: len(examples[i].input_ids))
-    for start in tqdm(range(0, len(order), BATCH_SIZE), desc="twins", leave=False):
-        rows = order[start : start + BATCH_SIZE]
-        input_ids = torch.full((len(rows), max(len(examples[i].input_ids) for i in rows)), pad_id)
-        for row, i in enumerate(rows):
-            input_ids[row, : len(examples[i].input_ids)] = torch.tensor(examples[i].input_ids)
-        # Padding on the right needs no mask: nothing that is asked about stands behind it.
-        hidden = model.transformer(input_ids=input_ids.to(device), use_cache=False).last_hidden_state
-        asked = [(row, *question) for row, i in enumerate(rows) for question in questions[i]]
-        which, position, a, b = torch.tensor(asked, device=device).T
-        logits = model.lm_head(hidden[which, position - 1]).float()  # [question, vocab]
-        differences = (logits.gather(1, a[:, None]) - logits.gather(1, b[:, None])).squeeze(1).tolist()
-        for (row, *_), difference in zip(asked, differences, strict=True):
-            answers[rows[row]].append(difference)
-    return answers
-
-
 def twin_test(model, builder: ExampleBuilder, rows: Sequence[dict], tokenizers: Sequence) -> dict[str, np.ndarray]:
     """Of each row's twins, [row, slot], NaN without one: "effect" in nats, and "right", 1 if both orders are, else 0.
 
@@ -183,18 +152,15 @@ def twin_test(model, builder: ExampleBuilder, rows: Sequence[dict], tokenizers: 
     }
     examples, _ = as_examples(builder, [*rows, *pairs.values()])
     own, others = examples[: len(rows)], examples[len(rows) :]
-    questions: list[list[Question]] = [[] for _ in examples]
-    for k, ((i, _), other) in enumerate(zip(pairs, others, strict=True), start=len(rows)):
-        asked = first_difference(own[i], other)
-        questions[i].append(asked)
-        questions[k].append(asked)
-    answers = preferences(model, examples, questions, builder.tokenizer.pad_token_id)
+    twins = []
+    for (i, j), other in zip(pairs, others, strict=True):
+        position, *tokens = first_difference(own[i], other)
+        prefixes = own[i].input_ids[:position], other.input_ids[:position]
+        twins.append(TwinPair(rows[i]["id"], rows[i]["event"], tuple(SLOTS)[j], prefixes, tuple(tokens)))
     effect, right = np.full((2, len(rows), len(SLOTS)), np.nan)
-    asked_so_far = [iter(row) for row in answers[: len(rows)]]
-    for (i, j), (swapped,) in zip(pairs, answers[len(rows) :], strict=True):
-        kept = next(asked_so_far[i])
-        effect[i, j] = (kept - swapped) / 2
-        right[i, j] = kept > 0 > swapped
+    for place, (kept, swapped) in zip(pairs, twin_log_odds(model, twins).astype(float), strict=True):
+        effect[place] = (kept - swapped) / 2
+        right[place] = kept > 0 > swapped
     return {"effect": effect, "right": right}
 
 
@@ -213,42 +179,22 @@ def as_examples(builder: ExampleBuilder, rows: Sequence[Mapping]) -> tuple[list[
 # ---------------------------------------------------------------------------------------------------------------------
 # All of it
 # ---------------------------------------------------------------------------------------------------------------------
-def load_model(path: str):
-    """Model (float32; adapters merged into their base) and tokenizer from a folder. Raises InputError."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise InputError(f"--model_path {path} is not a folder; give one that holds a model, such as best_model/.")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    if not (folder / "adapter_config.json").exists():
-        model, tokenizer = load_base(ModelArguments(model_name_or_path=path), 0, ())
-        return model.to(device).eval(), tokenizer
-    try:
-        base_path = PeftConfig.from_pretrained(path).base_model_name_or_path
-        base, _ = load_base(ModelArguments(model_name_or_path=base_path), 0, ())
-        model = PeftModel.from_pretrained(base, path).merge_and_unload()
-    except (OSError, ValueError) as error:
-        raise InputError(f"the adapter in {path} can't be loaded: {first_line(error)}.") from None
-    return model.to(device).eval(), load_tokenizer(path)
+def trained_lengths(path: str) -> tuple[int, int]:
+    """(max_source_length, max_target_length) that the model was trained with; 256 and 64 if that is not known.
 
-
-def lengths_of_run(path: str) -> tuple[int, int]:
-    """(max_source_length, max_target_length) that the model was trained with; 256 and 64 if that is not known."""
-    folder = Path(path).resolve()
-    if folder.parent.parent.name == MODEL_OUTPUTS:
-        run_file = RunPaths(folder.parent.name, folder.parent.parent.parent).metrics / "run.json"
-        if run_file.is_file():
-            run = json.loads(run_file.read_text(encoding="utf-8"))
-            if run["task"] != "summarization":
-                raise InputError(f"{path} was trained for {run['task']}; the audit needs a model that summarizes news.")
-            return run["arguments"]["max_source_length"], run["arguments"]["max_target_length"]
-    return 256, 64
+    Raises InputError for a model of another task.
+    """
+    trained = trained_task(path)
+    if trained is None:
+        return 256, 64
+    if trained["task"] != "summarization":
+        raise InputError(f"{path} was trained for {trained['task']}; the audit needs a model that summarizes news.")
+    return trained["max_source_length"], trained["max_target_length"]
 
 
 def check_model(path: str, model, tokenizer, rows: Sequence[dict], more_tokenizers: Sequence = ()) -> dict:
     """Slot accuracy, twins, and how many rows attributions may be scored on; shares in percent, effects in nats."""
-    max_source, max_target = lengths_of_run(path)
+    max_source, max_target = trained_lengths(path)
     builder = ExampleBuilder(tokenizer, "summarization", max_source, max_target, model.config.n_positions)
     _, cut = as_examples(builder, rows)
     twins = twin_test(model, builder, rows, [tokenizer, *more_tokenizers])

@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import transformers
 from scipy.stats import chisquare
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from gpt2_interp.audit.checks import DEFAULT_MODEL, check_model, load_model, sentence_spans
+from gpt2_interp.audit.checks import DEFAULT_MODEL, check_model, sentence_spans
 from gpt2_interp.audit.verdict import promises
 from gpt2_interp.evaluation.facts import fact_recall, occurrences, states
 from gpt2_interp.evaluation.rouge import lead3
+from gpt2_interp.model.load import load_trained
 from gpt2_interp.model.tokenizers import load_tokenizer
 from gpt2_interp.statistics.intervals import estimate
 from gpt2_interp.synthetic.rows import SLOTS, SPLITS, news_plan, news_rows, story_plan
@@ -255,7 +257,9 @@ def audit(count: int = 200, seed: int = 0, model_path: str | None = None, tokeni
     tokenizers = {tokenizer_name: load_tokenizer(tokenizer_name)} if tokenizer_name else {}
     rows, checked = list(news_rows(count, seed, "test")), None
     if model_path:
-        model, tokenizer = load_model(model_path)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        model, tokenizer = load_trained(model_path)
         checked = check_model(model_path, model, tokenizer, rows, list(tokenizers.values()))
         tokenizers = {model_path: tokenizer, **tokenizers}
     result = {

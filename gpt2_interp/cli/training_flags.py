@@ -79,6 +79,7 @@ class TrainingDefaults:
         False, "Hide non-finite losses from the log (the Trainer's default; not ours).", decides="nothing"
     )
     use_cache: bool = flag(True, "What the saved config says about caching in generation (training never caches).")
+    eval_on_start: bool = flag(True, "Evaluate the base before the first step: step 0 of eval/loss.")
     metric_for_best_model: str | None = flag("eval_loss", "What chooses best_model/.")
     greater_is_better: bool | None = flag(False, "Whether more of it is better.")
     ddp_timeout: int = flag(

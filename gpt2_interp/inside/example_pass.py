@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.data.examples import Example, collate
+from gpt2_interp.inside.at_targets import AT_TARGETS
 from gpt2_interp.inside.attention_observer import AGAINST_BASE, LIFTS, MOVED, AttentionObserver, output_grams
-from gpt2_interp.inside.losses import queries, token_nll
+from gpt2_interp.inside.losses import queries
 from gpt2_interp.inside.observation import PAD_ID, Stopwatch, batches, hooks, read
 from gpt2_interp.measures.neurons import NeuronStatistics
 from gpt2_interp.probes.probe_set import GoldFact, ProbeSet
@@ -27,7 +28,7 @@ class ExamplePass:
 
     arrays: the attention measures by name, [example, ...]; attn_kl0 and attn_logprob [kl, ...].
     pooled: [example, pooling, hidden_layer, d_model], NaN where an example lacks a pooling; None if not asked for.
-    token_nll: for each example the negative log-likelihood of its supervised tokens, nats.
+    per_token: name of AT_TARGETS -> for each example the number of each of its supervised tokens.
     neurons: the statistics of `NeuronStatistics`; {} if not asked for.
     lens: (states [hidden_layer, queries, d_model] in the regions Q of the lens examples, one after the other; targets
     [queries]; owner [queries], which lens example); None if not asked for.
@@ -40,6 +41,7 @@ class ExamplePass:
         watch: Stopwatch,
         *,
         attention: Collection[str] = (),
+        numbers: Collection[str] = ("probe_loss",),
         gold: Sequence[Sequence[GoldFact]] = (),
         kl: Sequence[int] = (),
         logprob_0: np.ndarray | None = None,
@@ -48,11 +50,15 @@ class ExamplePass:
         halves: Sequence[int] | None = None,
         max_tokens: int = MAX_BATCH_TOKENS,
     ):
-        """attention: names of `attention_observer.OBSERVED`. kl: indices of the examples of attn_kl0; logprob_0 [kl,
-        layer, head, kl_row, kl_key]: what they are held against. lens: indices of the lens examples. halves: 0 or 1 for
-        each example; with them neurons are measured."""
+        """attention: names of `attention_observer.OBSERVED`. numbers: of AT_TARGETS. kl: indices of the examples of
+        attn_kl0; logprob_0 [kl, layer, head, kl_row, kl_key]: the base's attention there. lens: indices of the lens
+        examples. halves: 0 or 1 for each example; with them neurons are measured."""
         self.gpt2, self.examples, self.watch = gpt2, examples, watch
-        self.attention = set(attention) - (set() if kl else set(AGAINST_BASE)) - (set() if any(gold) else set(LIFTS))
+        self.attention = set(attention)
+        if not kl:
+            self.attention -= set(AGAINST_BASE)
+        if not any(gold):
+            self.attention -= set(LIFTS)
         self.gold, self.halves = gold, halves
         self.kl = {index: k for k, index in enumerate(kl)}
         self.kl_keys = max((len(examples[i].input_ids) for i in kl), default=0)
@@ -62,7 +68,7 @@ class ExamplePass:
         self.arrays: dict[str, np.ndarray] = {}
         shape = (n, len(POOLINGS), config.n_layer + 1, config.n_embd)
         self.pooled = np.full(shape, np.nan, np.float32) if pooled else None
-        self.token_nll: list[np.ndarray] = [np.zeros(0, np.float32)] * n
+        self.per_token: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.float32)] * n for name in numbers}
         d_mlp = config.n_inner or 4 * config.n_embd
         self._neurons = NeuronStatistics(len(REGIONS), config.n_layer, d_mlp) if halves else None
         self._lens_states: dict[int, list[Tensor]] = {index: [] for index in lens}  # of each layer [queries, d_model]
@@ -73,9 +79,12 @@ class ExamplePass:
         self.lens = self._lens(lens) if lens else None
 
     @property
-    def loss(self) -> np.ndarray:
-        """Mean of token_nll, [example] float32; NaN where nothing is supervised."""
-        return np.array([nll.mean() if len(nll) else np.nan for nll in self.token_nll], dtype=np.float32)
+    def numbers(self) -> dict[str, np.ndarray]:
+        """Mean of each of per_token, [example] float32; NaN where nothing is supervised."""
+        return {
+            name: np.array([values.mean() if len(values) else np.nan for values in examples], dtype=np.float32)
+            for name, examples in self.per_token.items()
+        }
 
     # ---- one batch ----
 
@@ -105,7 +114,7 @@ class ExamplePass:
 
         with hooks(self.gpt2, on_hidden, on_neurons if self._neurons else None), self.watch("forward"):
             final = read(self.gpt2, batch["input_ids"], observer and timed(observer, self.watch, "attention"))
-            self._keep_losses(rows, final, batch["labels"])
+            self._keep_numbers(rows, final, batch["labels"])
         if self.pooled is not None:
             self.pooled[rows] = torch.stack(pooled, dim=2).cpu().numpy()
         with self.watch("attention") if observer else nullcontext():
@@ -145,13 +154,14 @@ class ExamplePass:
         into = self.arrays.setdefault(name, np.full((len(self.kl), *values.shape[1:]), np.nan, np.float32))
         into[[self.kl[rows[k]] for k in held]] = values
 
-    def _keep_losses(self, rows: Sequence[int], final: Tensor, labels: Tensor) -> None:
+    def _keep_numbers(self, rows: Sequence[int], final: Tensor, labels: Tensor) -> None:
         """final: [batch, seq, d_model] after ln_f; labels: [batch, seq]."""
-        row, position, wanted = queries(labels)
-        nll = token_nll(self.gpt2, final[row, position], wanted)
+        row, position, tokens = queries(labels)
         counts = torch.bincount(row, minlength=len(rows)).tolist()
-        for index, of_row in zip(rows, nll.cpu().split(counts), strict=True):
-            self.token_nll[index] = of_row.numpy()
+        for name, examples in self.per_token.items():
+            values = AT_TARGETS[name](self.gpt2, final[row, position], tokens)
+            for index, of_row in zip(rows, values.cpu().split(counts), strict=True):
+                examples[index] = of_row.numpy()
 
     def _lens(self, lens: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         states = [torch.stack(self._lens_states[index]) for index in lens]  # [hidden_layer, queries, d_model] each

@@ -89,6 +89,24 @@ class ProbeSet:
         halves = [[i for i, half in enumerate(self.halves) if half == wanted] for wanted in (0, 1)]
         return tuple(sorted(i for half in halves for i in evenly(half, FEW // 2)))
 
+    def restricted(self) -> ProbeSet:
+        """The few examples alone, with all that belongs to them: what a measure is asked for when it is asked often.
+
+        Training rows, general text and patterns are left out; twins and sequences stay.
+        """
+        few = self.few
+        alone = ProbeSet(
+            tuple(self.examples[i] for i in few),
+            pattern_examples=(),
+            twins=self.twins,
+            sequences=self.sequences,
+            others=tuple(self.others[i] for i in few) if self.others else (),
+            gold=tuple(self.gold[i] for i in few) if self.gold else (),
+        )
+        alone.__dict__["halves"] = tuple(self.halves[i] for i in few)  # as they were divided among all examples
+        assert alone.few == tuple(range(len(few))) and len(alone.kl) == len(self.kl)
+        return alone
+
     @property
     def mean_length(self) -> float:
         """Tokens of a held-out example, on average."""

@@ -6,7 +6,8 @@ measure table; what is not wanted is not computed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.inside.ablation import ablation_exact
+from gpt2_interp.inside.at_targets import AT_TARGETS
 from gpt2_interp.inside.attention_observer import OBSERVED
 from gpt2_interp.inside.example_pass import MAX_BATCH_TOKENS, ExamplePass
 from gpt2_interp.inside.gradients import gradient_pass
@@ -30,9 +32,9 @@ from gpt2_interp.measures.weights import weight_measures
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import ProbeSet
-from gpt2_interp.recording.bands import perturbation_band
+from gpt2_interp.recording.bands import over_probes, perturbation_band
 from gpt2_interp.snapshots.patterns import fold_patterns
-from gpt2_interp.snapshots.table import HIDDEN, MEASURE
+from gpt2_interp.snapshots.table import GROUPS, HIDDEN, MEASURE
 
 Arrays = dict[str, np.ndarray]
 
@@ -56,34 +58,25 @@ def capture(
     were.
     """
     gpt2 = find_gpt2(model)
-    session = _Session(
+    session = Session(
         gpt2,
         probe_set,
         set(wanted),
         base,
         is_base=reference is None,
         reference=reference or {},
+        previous=previous,
         watch=watch or Stopwatch(gpt2.device),
         max_tokens=max_batch_tokens,
     )
     with measuring(gpt2):
-        with torch.no_grad():
-            arrays = {
-                **_held_out(session, previous),
-                **_training_rows(session),
-                **_control(session),
-                **_patterns(session),
-                **_sequences(session),
-                **_twins(session),
-            }
-        arrays |= _interventions(session)
-    arrays |= _weights(session)
-    return {name: array for name, array in arrays.items() if name in session.wanted}
+        arrays = session.run(READING) | session.run(CHANGED)
+    return arrays | session.run(AT_REST)
 
 
 @dataclass
-class _Session:
-    """What the passes of one snapshot share."""
+class Session:
+    """What the parts of one snapshot share."""
 
     gpt2: GPT2LMHeadModel
     probe_set: ProbeSet
@@ -91,23 +84,46 @@ class _Session:
     base: BaseWeights
     is_base: bool
     reference: Mapping[str, np.ndarray]
+    previous: np.ndarray | None
     watch: Stopwatch
     max_tokens: int
 
     def wants(self, *groups: str) -> bool:
         return any(MEASURE[name].group in groups for name in self.wanted)
 
+    def run(self, parts: Sequence[Part]) -> Arrays:
+        """The wanted arrays of those parts that have any."""
+        found: Arrays = {}
+        for part in parts:
+            if self.wants(*part.groups):
+                with self.watch(part.groups[0]) if part.is_timed else nullcontext():
+                    found |= part.measure(self)
+        return {name: array for name, array in found.items() if name in self.wanted}
 
-# --- the groups of the table -------------------------------------------------------------------------------------
+    def claimed_means(self) -> Arrays:
+        """Mean over the probes of each wanted measure that a reading gives, [*units], of the model as it is now."""
+        with torch.no_grad():
+            return {name: over_probes(name, array) for name, array in self.run(READING).items()}
 
 
-def _held_out(s: _Session, previous: np.ndarray | None) -> Arrays:
-    """Attention, hidden states, loss, neurons, lens and context gain of the held-out examples."""
+@dataclass(frozen=True)
+class Part:
+    """Groups of the measure table that are measured together. `measure` returns their arrays by name, as far as the
+    probes allow them; others that come along are dropped. is_timed: its time counts for the first group."""
+
+    groups: tuple[str, ...]
+    measure: Callable[[Session], Arrays]
+    is_timed: bool = True
+
+
+# --- while the model reads ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _held_out(s: Session) -> Arrays:
+    """Attention, hidden states, numbers at the targets, neurons, lens and context gain of the held-out examples."""
     probes, config = s.probe_set, s.gpt2.config
-    if not s.wants("attention", "hidden", "loss", "neurons", "lens", "context_gain"):
-        return {}
     attention = s.wanted & set(OBSERVED)
-    logprob_0 = s.reference.get("attn_logprob_0")
     if s.is_base and "attn_logprob_0" in s.wanted:
         attention |= {"attn_logprob"}
     found = ExamplePass(
@@ -115,32 +131,44 @@ def _held_out(s: _Session, previous: np.ndarray | None) -> Arrays:
         probes.examples,
         s.watch,
         attention=attention,
+        numbers=s.wanted & set(AT_TARGETS) | {"probe_loss"},  # context gain asks for it too
         gold=probes.gold,
         kl=probes.kl if s.wants("attention") else (),
-        logprob_0=logprob_0,
+        logprob_0=s.reference.get("attn_logprob_0"),
         lens=probes.few if s.wants("lens") else (),
         pooled=s.wants("hidden"),
         halves=probes.halves if s.wants("neurons") else None,
         max_tokens=s.max_tokens,
     )
-    arrays = {**found.arrays, "probe_loss": found.loss, **found.neurons}
+    arrays = {**found.arrays, **found.numbers, **found.neurons}
     if "attn_logprob" in arrays:
         arrays["attn_logprob_0"] = arrays["attn_logprob"]
         arrays["attn_kl0"] = np.zeros((len(probes.kl), config.n_layer, config.n_head), np.float32)
-    if s.wanted & GEOMETRY:
-        with s.watch("hidden"):
-            X_0 = found.pooled if s.is_base else s.reference["hidden_pooled_0"]  # noqa: N806
-            arrays |= hidden_measures(found.pooled, X_0, previous)
     if s.wants("hidden"):
-        arrays |= {"hidden_pooled": half_precision(found.pooled), "hidden_pooled_0": found.pooled}
+        with s.watch("hidden"):
+            arrays |= _hidden(s, found.pooled)
     if s.wants("lens"):
-        arrays |= _lens(s, found)
+        with s.watch("lens"):
+            arrays |= _lens(s, found)
     if s.wants("context_gain"):
         with s.watch("context_gain"):
-            arrays |= context_gains(s.gpt2, probes.examples, probes.others, found.token_nll, s.max_tokens)
+            own = found.per_token["probe_loss"]
+            arrays |= context_gains(s.gpt2, probes.examples, probes.others, own, s.max_tokens)
     return arrays
 
 
+def _hidden(s: Session, pooled: np.ndarray) -> Arrays:
+    """pooled: [example, pooling, hidden_layer, d_model]."""
+    arrays = {"hidden_pooled": half_precision(pooled), "hidden_pooled_0": pooled} if s.wanted & KEPT else {}
+    if s.wanted & GEOMETRY:
+        X_0 = pooled if s.is_base else s.reference["hidden_pooled_0"]  # noqa: N806
+        if s.wanted & GEOMETRY == {"hidden_displacement"}:  # as in a band, where the rest would take minutes
+            return arrays | {"hidden_displacement": displacement_per_example(pooled, X_0)}
+        arrays |= hidden_measures(pooled, X_0, s.previous)
+    return arrays
+
+
+KEPT = {"hidden_pooled", "hidden_pooled_0"}
 GEOMETRY = {measure.name for measure in HIDDEN} - {"hidden_pooled"}
 
 
@@ -151,17 +179,18 @@ def half_precision(states: np.ndarray) -> np.ndarray:
     return np.where(np.isinf(rounded), np.float16(np.nan), rounded)
 
 
-def _lens(s: _Session, found: ExamplePass) -> Arrays:
+def _lens(s: Session, found: ExamplePass) -> Arrays:
     """lens_* and lens_base_*, [few_example, hidden_layer]."""
-    with s.watch("lens"):
-        now = lens_means(s.gpt2, found)
-        arrays = {f"lens_{name}": values for name, values in now.items()}
-        reads = {name for name, _ in s.gpt2.named_parameters() if _reads_out(name)}
-        if s.is_base or not reads & set(s.base.copies):  # the same ln_f and W_U, as with LoRA
-            return arrays | {f"lens_base_{name}": values for name, values in now.items()}
-        with s.base.replaced(s.gpt2, only=_reads_out):
-            then = lens_means(s.gpt2, found)
-        return arrays | {f"lens_base_{name}": values for name, values in then.items()}
+    now = lens_means(s.gpt2, found)
+    arrays = {f"lens_{name}": values for name, values in now.items()}
+    if not any(name.startswith("lens_base_") for name in s.wanted):
+        return arrays
+    reads = {name for name, _ in s.gpt2.named_parameters() if _reads_out(name)}
+    if s.is_base or not reads & set(s.base.copies):  # the same ln_f and W_U, as with LoRA
+        return arrays | {f"lens_base_{name}": values for name, values in now.items()}
+    with s.base.replaced(s.gpt2, only=_reads_out):
+        then = lens_means(s.gpt2, found)
+    return arrays | {f"lens_base_{name}": values for name, values in then.items()}
 
 
 def _reads_out(parameter: str) -> bool:
@@ -169,24 +198,30 @@ def _reads_out(parameter: str) -> bool:
     return parameter.startswith(("transformer.ln_f", "transformer.wte", "lm_head"))
 
 
-def _training_rows(s: _Session) -> Arrays:
+@torch.no_grad()
+def _training_rows(s: Session) -> Arrays:
     if "training_probe_loss" not in s.wanted or not s.probe_set.training:
         return {}
-    with s.watch("loss"):
-        return {"training_probe_loss": mean_nll(s.gpt2, s.probe_set.training, s.max_tokens)}
+    return {"training_probe_loss": mean_nll(s.gpt2, s.probe_set.training, s.max_tokens)}
 
 
-def _control(s: _Session) -> Arrays:
+@torch.no_grad()
+def _control(s: Session) -> Arrays:
     """The same measures on general text."""
     wanted = {name.removeprefix("control_") for name in s.wanted if name.startswith("control_")}
     if not wanted or not s.probe_set.control:
         return {}
-    attention = wanted & set(OBSERVED)
     pooled = bool(wanted & {"hidden_displacement", "hidden_pooled_0"})
-    texts = s.probe_set.control
-    found = ExamplePass(s.gpt2, texts, s.watch, attention=attention, pooled=pooled, max_tokens=s.max_tokens)
-    arrays = {f"control_{name}": values for name, values in found.arrays.items()}
-    arrays["control_probe_loss"] = found.loss
+    found = ExamplePass(
+        s.gpt2,
+        s.probe_set.control,
+        s.watch,
+        attention=wanted & set(OBSERVED),
+        numbers=wanted & set(AT_TARGETS),
+        pooled=pooled,
+        max_tokens=s.max_tokens,
+    )
+    arrays = {f"control_{name}": values for name, values in (found.arrays | found.numbers).items()}
     if pooled:
         X_0 = found.pooled if s.is_base else s.reference["control_hidden_pooled_0"]  # noqa: N806
         arrays["control_hidden_pooled_0"] = found.pooled
@@ -194,65 +229,125 @@ def _control(s: _Session) -> Arrays:
     return arrays
 
 
-def _patterns(s: _Session) -> Arrays:
+@torch.no_grad()
+def _patterns(s: Session) -> Arrays:
     """attn_pattern [pattern_example, layer, head, query_key] float16; NaN where a shorter example has no such row."""
     examples, config = s.probe_set.pattern_examples, s.gpt2.config
-    if "attn_pattern" not in s.wanted:
-        return {}
     length = max((len(e.input_ids) for e in examples), default=0)
     patterns = np.full((len(examples), config.n_layer, config.n_head, length, length), np.nan, dtype=np.float16)
-    for index, example in enumerate(examples):  # one by one: they are few, and none is padded
 
-        def keep(layer, first, scores, a, value, output, into=patterns[index]):
+    def keeping(into: np.ndarray) -> Callable:
+        """An observer that keeps the attention of one example in `into` [layer, head, query, key]."""
+
+        def keep(layer, first, scores, a, value, output):
             into[layer, :, first : first + a.shape[2], : a.shape[3]] = a[0].cpu().numpy()
 
-        with s.watch("patterns"):
-            read(s.gpt2, torch.tensor([example.input_ids], device=s.gpt2.device), keep)
+        return keep
+
+    for example, into in zip(examples, patterns, strict=True):  # one by one: they are few, and none is padded
+        read(s.gpt2, torch.tensor([example.input_ids], device=s.gpt2.device), keeping(into))
     return {"attn_pattern": fold_patterns(patterns)}
 
 
-def _sequences(s: _Session) -> Arrays:
+@torch.no_grad()
+def _sequences(s: Session) -> Arrays:
     if not s.wanted & set(STRIPES) or not s.probe_set.sequences:
         return {}
-    with s.watch("attention"):
-        return head_scores(s.gpt2, s.probe_set.sequences, s.max_tokens)
+    return head_scores(s.gpt2, s.probe_set.sequences, s.max_tokens)
 
 
-def _twins(s: _Session) -> Arrays:
-    if not s.wants("twins") or not s.probe_set.twins:
+@torch.no_grad()
+def _twins(s: Session) -> Arrays:
+    if not s.probe_set.twins:
         return {}
-    with s.watch("twins"):
-        return twin_effect(twin_log_odds(s.gpt2, s.probe_set.twins, s.max_tokens))
+    return twin_effect(twin_log_odds(s.gpt2, s.probe_set.twins, s.max_tokens))
 
 
-def _interventions(s: _Session) -> Arrays:
-    """What needs gradients, or a model with a part of it changed."""
-    few = [s.probe_set.examples[i] for i in s.probe_set.few]
-    halves = [s.probe_set.halves[i] for i in s.probe_set.few]
-    arrays: Arrays = {}
-    if s.wants("probe_gradient"):
-        with s.watch("probe_gradient"):
-            arrays |= gradient_pass(s.gpt2, few, halves)
-    with torch.no_grad():
-        if s.wants("ablation"):
-            with s.watch("ablation"):
-                arrays["ablation_exact"] = ablation_exact(s.gpt2, few, halves, s.max_tokens)
-        if s.wants("graft"):
-            with s.watch("graft"):
-                arrays |= graft(s.gpt2, s.base, few)
-        if s.wants("band") and not s.is_base:
-            names = {name.removeprefix("band_") for name in s.wanted if name.startswith("band_")}
-            with s.watch("band"):
-                arrays |= perturbation_band(s.gpt2, s.probe_set, names, s.base, s.reference, s.max_tokens)
-    return arrays
+# --- with gradients, or with a part of the model changed ---------------------------------------------------------
 
 
-def _weights(s: _Session) -> Arrays:
-    arrays: Arrays = {}
-    if s.wants("weights"):
-        with s.watch("weights"):
-            arrays |= weight_measures(s.gpt2, s.base)
-    if s.wants("spectra"):
-        with s.watch("spectra"):
-            arrays |= spectra(s.gpt2, s.base)
-    return arrays
+def _few(s: Session) -> tuple[list, list[int]]:
+    """(the few examples, the half of each)."""
+    return [s.probe_set.examples[i] for i in s.probe_set.few], [s.probe_set.halves[i] for i in s.probe_set.few]
+
+
+@torch.no_grad()
+def _ablation(s: Session) -> Arrays:
+    return {"ablation_exact": ablation_exact(s.gpt2, *_few(s), s.max_tokens)}
+
+
+@torch.no_grad()
+def _graft(s: Session) -> Arrays:
+    return graft(s.gpt2, s.base, _few(s)[0])
+
+
+def _band(s: Session) -> Arrays:
+    if s.is_base:
+        return {}
+    names = {name.removeprefix("band_") for name in s.wanted if name.startswith("band_")}
+    few = few_probes(s.gpt2, s.probe_set, names, s.base, s.reference, s.max_tokens)
+    return perturbation_band(s.gpt2, s.base, few.claimed_means)
+
+
+def few_probes(
+    gpt2: GPT2LMHeadModel,
+    probe_set: ProbeSet,
+    names: Collection[str],
+    base: BaseWeights,
+    reference: Mapping[str, np.ndarray],
+    max_tokens: int = MAX_BATCH_TOKENS,
+) -> Session:
+    """A session on the few probes alone, for measures that are taken again and again. Used while `measuring`."""
+    if "hidden_pooled_0" in reference:
+        reference = {**reference, "hidden_pooled_0": reference["hidden_pooled_0"][list(probe_set.few)]}
+    return Session(
+        gpt2,
+        probe_set.restricted(),
+        set(names),
+        base,
+        is_base=False,
+        reference=reference,
+        previous=None,
+        watch=Stopwatch(gpt2.device),  # of its own: its time counts for the band
+        max_tokens=max_tokens,
+    )
+
+
+def precision_floor(
+    model: nn.Module,
+    probe_set: ProbeSet,
+    names: Collection[str],
+    base: BaseWeights,
+    reference: Mapping[str, np.ndarray],
+    dtype: torch.dtype,
+) -> Arrays:
+    """floor_<name> [*units]: what computing in `dtype` instead of float32 does to the claimed measures `names`."""
+    gpt2 = find_gpt2(model)
+    with measuring(gpt2):
+        few = few_probes(gpt2, probe_set, names, base, reference)
+        exact = few.claimed_means()
+        with torch.autocast(gpt2.device.type, dtype=dtype):
+            rough = few.claimed_means()
+    return {f"floor_{name}": rough[name] - exact[name] for name in exact}
+
+
+# --- the parts; a new group of measures is one row ---------------------------------------------------------------
+
+READING = (
+    Part(("attention", "hidden", "loss", "neurons", "lens", "context_gain"), _held_out, is_timed=False),
+    Part(("loss",), _training_rows),
+    Part(GROUPS, _control, is_timed=False),
+    Part(("patterns",), _patterns),
+    Part(("attention",), _sequences),
+    Part(("twins",), _twins),
+)
+CHANGED = (
+    Part(("probe_gradient",), lambda s: gradient_pass(s.gpt2, *_few(s))),
+    Part(("ablation",), _ablation),
+    Part(("graft",), _graft),
+    Part(("band",), _band),
+)
+AT_REST = (
+    Part(("weights",), lambda s: weight_measures(s.gpt2, s.base)),
+    Part(("spectra",), lambda s: spectra(s.gpt2, s.base)),
+)

@@ -27,8 +27,7 @@ from gpt2_interp.measures.gradients import GradientShares, grad_matrix_names
 from gpt2_interp.model.anatomy import describe, find_gpt2, matrix_names
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet, same_probes
-from gpt2_interp.recording.bands import precision_floor
-from gpt2_interp.recording.capture import capture
+from gpt2_interp.recording.capture import capture, precision_floor
 from gpt2_interp.recording.plan import axis_size, chosen_groups, cost_lines, tiers, wanted_names
 from gpt2_interp.snapshots.schedule import ALL, Schedule
 from gpt2_interp.snapshots.store import SnapshotStore
@@ -40,12 +39,11 @@ from gpt2_interp.snapshots.table import (
     N_PERTURBATION,
     N_SINGULAR,
     POOLINGS,
+    REFERENCE,
     REFERENCES,
     REGIONS,
     SPREAD,
 )
-
-REFERENCE_NAMES = {"hidden": ("hidden_pooled_0", "control_hidden_pooled_0"), "attention": ("attn_logprob_0",)}
 
 
 class SnapshotRecorder(TrainerCallback):
@@ -196,7 +194,7 @@ class SnapshotRecorder(TrainerCallback):
             shapes = {name: [axis_size(axes[axis]) for axis in MEASURE[name].unit_axes] for name in names}
             floors = {f"floor_{name}": np.zeros(shape, np.float32) for name, shape in shapes.items()}
         else:
-            floors = precision_floor(model, self.probe_set, names, reference, dtype)
+            floors = precision_floor(model, self.probe_set, names, self.base, reference, dtype)
         self.store.write_reference(reference | floors)
 
     def _resume(self, run: dict[str, Any], model: nn.Module, args, step: int) -> None:
@@ -232,7 +230,7 @@ class SnapshotRecorder(TrainerCallback):
 
     def _reference_names(self) -> set[str]:
         """What of step 0 later snapshots are compared with, as far as these probes have it."""
-        names = {name for group in self.groups for name in REFERENCE_NAMES.get(group, ())}
+        names = {measure.name for measure in REFERENCE if measure.group in self.groups}
         return names if self.probe_set.control else names - {"control_hidden_pooled_0"}
 
     def _announce(self, args, state) -> None:

@@ -34,6 +34,7 @@ class Measure:
     group is what --measures chooses, and what the cost of a snapshot is told by.
     tier: "light" at every snapshot, "heavy" at five at most, the first and the last among them; "ends" at the first and
     the last; "final" at the last.
+    never_negative: its change can only be 0 or more, so that an interval says nothing and only the band does.
     claimed: a change of it is tested by claims.py; it then has a row band_<name>, and control_<name> if general text
     can have it (`control`: the axis of general text that it is measured along).
     """
@@ -50,6 +51,7 @@ class Measure:
     group: str = ""
     tier: str = "light"
     claimed: bool = False
+    never_negative: bool = False
     control: str = ""
 
     @property
@@ -191,7 +193,8 @@ ATTENTION = (
         "mean over 16 fixed rows i in Q of sum_j a^t_ij log2(a^t_ij / a^0_ij), from log-softmax",
         ("kl_example", "layer", "head"),
         claimed=True,
-        caution="Never negative: hold it against the band, not against 0.",
+        caution="Never negative: compare it with the band, not with 0.",
+        never_negative=True,
     ),
     _attention(
         "prev_token",
@@ -255,7 +258,8 @@ HIDDEN = (
         source="same basis at every step, so it needs no alignment",
         claimed=True,
         control="control_example",
-        caution="Never negative: hold it against the band, not against 0.",
+        caution="Never negative: compare it with the band, not with 0.",
+        never_negative=True,
     ),
     _hidden(
         "hidden_norm",

@@ -23,9 +23,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from gpt2_interp.synthetic import news_wordings as news
-from gpt2_interp.synthetic import story_wordings as stories
-from gpt2_interp.synthetic import world
+from gpt2_interp.synthetic import wordings, world
 from gpt2_interp.synthetic.templates import (
     CUE,
     TEXT,
@@ -68,19 +66,19 @@ def news_plan(split: str, seed: int, index: int) -> tuple[str, Plan]:
     rng = generator("synthetic_news", split, seed, index)
     test = split == "test"
     values = draw_values(rng, test, NEWS_KINDS)
-    event = choice(rng, news.EVENT_NAMES)
-    parts = news.EVENTS[event]
+    event = choice(rng, wordings.EVENT_NAMES)
+    parts = wordings.EVENTS[event]
 
     def say(kind: str, wording: str, names: dict[str, object]) -> Sentence:
         return Sentence(kind, expand(rng, parse(wording), names))
 
     def wording(kind: str) -> str:
-        return choice(rng, (parts if kind in parts else news.COMMON)[kind][test])
+        return choice(rng, (parts if kind in parts else wordings.NEWS)[kind][test])
 
     sentences = [say(slot, wording(slot), GOLD_NAMES) for slot in SLOTS]
     for i, text in enumerate(shuffled(rng, parts["distractor"][test])[:2], start=1):
         sentences.append(say("distractor", text, {letter: f"{letter}{i}" for letter in DISTRACTORS}))
-    prefaces = shuffled(rng, news.COMMON["preface"][test])
+    prefaces = shuffled(rng, wordings.NEWS["preface"][test])
     for sentence in sentences:
         if prefaces and chance(rng, 0.25) and not _FRONTED.match(_first_words(sentence)):
             _put_before(sentence, expand(rng, parse(prefaces.pop()), {}))
@@ -122,7 +120,7 @@ def _put_before(sentence: Sentence, preface: list[Piece]) -> None:
 def _quotes_and_links(rng: random.Random, parts: dict, test: bool, say: Callable) -> list[Sentence]:
     """Quotes, and sentences in which two people or two towns occur side by side, in random order."""
     quotes = [list(parse(text)) for text in shuffled(rng, parts["quote"][test])]
-    frames = shuffled(rng, news.COMMON["frame"][test])
+    frames = shuffled(rng, wordings.NEWS["frame"][test])
     people = shuffled(rng, ["p1", "p2"])
     # The gold person stands in it half the time, so that people recur equally often, gold or not.
     pair = shuffled(rng, [people[0], "who"]) if chance(rng, 0.5) else people
@@ -137,13 +135,13 @@ def _quotes_and_links(rng: random.Random, parts: dict, test: bool, say: Callable
         "Pa": f"+{pair[0]}",
         "Pb": f"+{pair[1]}",
     }
-    result.append(say("link", choice(rng, news.COMMON["people"][test]), names))
+    result.append(say("link", choice(rng, wordings.NEWS["people"][test]), names))
     for speaker in speakers[: 1 if chance(rng, 0.55) else 2]:
         names = {"Q": expand(rng, tuple(quotes.pop()), {}), "P": f"+{speaker}"}
         result.append(say("quote", frames.pop(), names))
     if chance(rng, 0.85):
         pair = shuffled(rng, ["where", "l1", "l2"])[:2]
-        result.append(say("link", choice(rng, news.COMMON["towns"][test]), {"la": pair[0], "lb": pair[1]}))
+        result.append(say("link", choice(rng, wordings.NEWS["towns"][test]), {"la": pair[0], "lb": pair[1]}))
     return result
 
 
@@ -264,24 +262,24 @@ def story_plan(split: str, seed: int, index: int) -> tuple[str, Plan]:
     """All that chance decides about one story: the plot and the plan."""
     rng = generator("synthetic_stories", split, seed, index)
     test = split == "test"
-    plot = choice(rng, stories.PLOT_NAMES)
-    parts = stories.PLOTS[plot]
+    plot = choice(rng, wordings.PLOT_NAMES)
+    parts = wordings.PLOTS[plot]
     values = _story_values(rng, test, parts["things"][0])
     pronouns = SHE if world.is_she(values["who"].short) else HE
     names: dict[str, object] = {key: [(TEXT, word)] for key, word in pronouns.items()}
     names["a"] = [(TEXT, "an" if values["thing"].text[0] in "aeiou" else "a")]
-    ending = choice(rng, tuple(stories.ENDINGS))
+    ending = choice(rng, tuple(wordings.ENDINGS))
     sentences = []
-    for kind, count in stories.ORDER.items():
+    for kind, count in wordings.STORY_ORDER.items():
         part = f"ending {ending}" if kind == "ending" else kind
-        options = (parts if part in parts else stories.COMMON)[part][test]
+        options = (parts if part in parts else wordings.STORIES)[part][test]
         for wording in shuffled(rng, options)[:count]:
             sentences.append(Sentence(kind, expand(rng, parse(wording), names)))
     told = dict(names)
     told["goal"] = expand(rng, parse(choice(rng, parts["goal"][0])), names)
-    promise = expand(rng, parse(stories.ENDINGS[ending]), names)
+    promise = expand(rng, parse(wordings.ENDINGS[ending]), names)
     told["ends"] = [(CUE, True), *promise, (CUE, False)]
-    return plot, Plan(values, sentences, target=expand(rng, parse(choice(rng, stories.COMMON["prompt"][0])), told))
+    return plot, Plan(values, sentences, target=expand(rng, parse(choice(rng, wordings.STORIES["prompt"][0])), told))
 
 
 def _story_row(row_id: str, plot: str, plan: Plan) -> dict:

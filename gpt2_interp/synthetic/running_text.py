@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from gpt2_interp.synthetic import news_wordings as news
-from gpt2_interp.synthetic import world
+from gpt2_interp.synthetic import wordings, world
 from gpt2_interp.synthetic.rows import GOLD_NAMES, SLOTS, check_count, news_plan, story_plan
 from gpt2_interp.synthetic.templates import CUE, KEY, TEXT, Piece, Plan, Sentence, expand, parse, render
 from gpt2_interp.synthetic.world import Value, chance, choice, draw, generator, shuffled
@@ -38,7 +37,7 @@ def _again(rng: random.Random, event: str, sentence: Sentence, value: Value) -> 
     The cue comes first: then what was read before decides how the sentence goes on.
     """
     slot = sentence.kind
-    told = (expand(rng, parse(wording), GOLD_NAMES) for wording in shuffled(rng, news.EVENTS[event][slot][0]))
+    told = (expand(rng, parse(wording), GOLD_NAMES) for wording in shuffled(rng, wordings.EVENTS[event][slot][0]))
     pieces = next(
         pieces
         for pieces in told
@@ -63,7 +62,7 @@ def retold(seed: int, index: int) -> str:
     if chance(rng, 0.7):
         plan = _shortened(rng, plan)
     gold = shuffled(rng, [sentence for sentence in plan.sentences if sentence.kind in SLOTS])
-    told = [Sentence("retold", [(TEXT, choice(rng, news.RETOLD))])]
+    told = [Sentence("retold", [(TEXT, choice(rng, wordings.RETOLD))])]
     told += [_again(rng, event, sentence, plan.values[sentence.kind]) for sentence in gold[: 3 + int(rng.random() * 2)]]
     return render(replace(plan, sentences=[*plan.sentences, *told])).text
 
@@ -91,14 +90,14 @@ def refrain(seed: int, index: int) -> str:
     rng = generator("refrain", seed, index)
     words = _words(rng, seed, index, int(math.exp(math.log(2) + rng.random() * math.log(20))))
     times = max(2, 60 // len(words))
-    return choice(rng, news.REFRAINS).format(", ".join([" ".join(words)] * times))
+    return choice(rng, wordings.REFRAINS).format(", ".join([" ".join(words)] * times))
 
 
 def reading(seed: int, index: int) -> str:
     """A list of names that is read twice."""
     rng = generator("reading", seed, index)
     names = ", ".join(draw(rng, choice(rng, ("person", "place")), False).text for _ in range(3 + int(rng.random() * 6)))
-    return choice(rng, news.LISTS).format(names, names)
+    return choice(rng, wordings.LISTS).format(names, names)
 
 
 def addresses(seed: int, index: int) -> str:
@@ -108,7 +107,7 @@ def addresses(seed: int, index: int) -> str:
         (world.draw_person(rng, False), world.draw_place(rng, False).text) for _ in range(2 + int(rng.random() * 3))
     ]
     lines = [f"{who.text} lives in {town}." for who, town in homes]
-    lines += [choice(rng, news.LOOK_UP).format(who.short, town) for who, town in shuffled(rng, homes)]
+    lines += [choice(rng, wordings.LOOK_UP).format(who.short, town) for who, town in shuffled(rng, homes)]
     return " ".join(lines)
 
 
@@ -116,7 +115,7 @@ def ledger(seed: int, index: int) -> str:
     """Numbers and dates, as an article writes them and as a highlight does."""
     rng = generator("ledger", seed, index)
     values = [draw(rng, choice(rng, ("number", "date")), False) for _ in range(3 + int(rng.random() * 3))]
-    return " ".join(choice(rng, news.RECORDS[value.type]).format(value.text, value.stated) for value in values)
+    return " ".join(choice(rng, wordings.RECORDS[value.type]).format(value.text, value.stated) for value in values)
 
 
 def article(seed: int, index: int) -> str:

@@ -19,11 +19,10 @@ from gpt2_interp.data.examples import TEMPLATES, ExampleBuilder
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.evaluation.facts import states
 from gpt2_interp.generation.generate import Generated
-from gpt2_interp.model.load import add_lora, load_base
-from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.model.load import load_trained
 from gpt2_interp.statistics.intervals import estimate
 from gpt2_interp.synthetic import rows as corpus
-from gpt2_interp.synthetic.news_wordings import EVENTS
+from gpt2_interp.synthetic.wordings import EVENTS
 from tests.toy import N_EMBD, N_POSITIONS
 
 NO_VALUE = {"value": None, "low": None, "high": None}
@@ -42,7 +41,7 @@ def facts(rows) -> list[tuple[dict, dict]]:
 @pytest.fixture(scope="module")
 def toy(toy_base):
     """Model and tokenizer."""
-    return checks.load_model(str(toy_base))
+    return load_trained(str(toy_base))
 
 
 # --- counts ----------------------------------------------------------------------------------------------------
@@ -285,34 +284,14 @@ def _builder(tokenizer) -> ExampleBuilder:
 # --- models ----------------------------------------------------------------------------------------------------
 
 
-def test_an_adapter_is_loaded_into_its_base(toy_base, tmp_path):
-    base, tokenizer = load_base(ModelArguments(model_name_or_path=str(toy_base)), 0, ())
-    adapted = add_lora(base, ModelArguments(model_name_or_path=str(toy_base)), 0).eval()
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
-    adapted.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    loaded, _ = checks.load_model(str(tmp_path))
-    ids = torch.arange(1, 30)[None]
-    with torch.no_grad():
-        assert torch.allclose(loaded(ids).logits, adapted(ids).logits, atol=1e-4)
-        with adapted.disable_adapter():
-            assert not torch.allclose(loaded(ids).logits, adapted(ids).logits, atol=1e-2)
-
-
 def test_lengths_are_those_of_the_run(tmp_path):
-    model, metrics = tmp_path / "model_outputs" / "mine" / "best_model", tmp_path / "interpretability_metrics" / "mine"
-    model.mkdir(parents=True)
-    metrics.mkdir(parents=True)
-    assert checks.lengths_of_run(str(model)) == (256, 64)
-    run = {"task": "summarization", "arguments": {"max_source_length": 300, "max_target_length": 50}}
-    (metrics / "run.json").write_text(json.dumps(run))
-    assert checks.lengths_of_run(str(model)) == (300, 50)
-    (metrics / "run.json").write_text(json.dumps({**run, "task": "creative_writing"}))
+    assert checks.trained_lengths(str(tmp_path)) == (256, 64)
+    trained = {"task": "summarization", "max_source_length": 300, "max_target_length": 50}
+    (tmp_path / "task.json").write_text(json.dumps(trained))
+    assert checks.trained_lengths(str(tmp_path)) == (300, 50)
+    (tmp_path / "task.json").write_text(json.dumps({**trained, "task": "creative_writing"}))
     with pytest.raises(InputError, match="creative_writing"):
-        checks.lengths_of_run(str(model))
+        checks.trained_lengths(str(tmp_path))
 
 
 # --- verdicts and text -----------------------------------------------------------------------------------------

@@ -17,8 +17,7 @@ from gpt2_interp.measures.attention import attention_measures
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.probes.regions import region_spans
-from gpt2_interp.recording.bands import precision_floor
-from gpt2_interp.recording.capture import capture
+from gpt2_interp.recording.capture import capture, precision_floor
 from gpt2_interp.recording.plan import wanted_names
 from gpt2_interp.snapshots.patterns import unfold_patterns
 from gpt2_interp.snapshots.table import CLAIMED, GROUPS, HALVES, POOLINGS, REGIONS
@@ -263,7 +262,7 @@ def test_precision_is_float32_whatever_the_caller_has(captured):
 def test_the_floor_is_what_the_precision_of_training_changes(captured):
     model, names = tiny(), {measure.name for measure in CLAIMED}
     reference = {name: captured[name] for name in REFERENCE}
-    rough = precision_floor(model, PROBES, names, reference, torch.bfloat16)
+    rough = precision_floor(model, PROBES, names, BaseWeights(model), reference, torch.bfloat16)
     assert {"floor_attn_sink", "floor_induction", "floor_context_gain"} <= set(rough)
     for name, values in rough.items():
         assert 0 < np.abs(values).max() < 1, name

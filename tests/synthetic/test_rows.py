@@ -12,10 +12,8 @@ import pytest
 from gpt2_interp.audit import counts as audit
 from gpt2_interp.audit.__main__ import main
 from gpt2_interp.evaluation import facts
-from gpt2_interp.synthetic import news_wordings as news
 from gpt2_interp.synthetic import rows as corpus
-from gpt2_interp.synthetic import running_text, world
-from gpt2_interp.synthetic import story_wordings as stories
+from gpt2_interp.synthetic import running_text, wordings, world
 
 # The text is frozen: the embedded base model was trained on it. If one of these changes, the base must be trained anew.
 SHA256 = {
@@ -27,7 +25,7 @@ A_BEFORE_CONSONANT = ("one", "once", "uni", "use", "usu", "eu")  # "a one-way st
 
 
 def every_wording() -> list[str]:
-    blocks = [news.COMMON, stories.COMMON, *news.EVENTS.values(), *stories.PLOTS.values()]
+    blocks = [wordings.NEWS, wordings.STORIES, *wordings.EVENTS.values(), *wordings.PLOTS.values()]
     return [text for block in blocks for lists in block.values() for texts in lists for text in texts]
 
 
@@ -118,14 +116,14 @@ def test_test_split_shares_nothing_with_the_others():
 
 
 def test_no_wording_is_both_held_out_and_not():
-    for block in [news.COMMON, stories.COMMON, *news.EVENTS.values(), *stories.PLOTS.values()]:
+    for block in [wordings.NEWS, wordings.STORIES, *wordings.EVENTS.values(), *wordings.PLOTS.values()]:
         for name, (seen, test) in block.items():
             assert not set(seen) & set(test), name
 
 
 def test_a_dozen_events_and_plots_with_enough_wordings():
-    assert len(news.EVENTS) >= 12 and len(stories.PLOTS) >= 12
-    for event, parts in news.EVENTS.items():
+    assert len(wordings.EVENTS) >= 12 and len(wordings.PLOTS) >= 12
+    for event, parts in wordings.EVENTS.items():
         assert len(parts["highlights"][0]) >= 3, event
         for part in ("opener", *corpus.SLOTS, "distractor", "quote", "background"):
             assert len(parts[part][0]) >= 6 and len(parts[part][1]) >= 2, (event, part)
@@ -135,7 +133,7 @@ def test_no_wording_brings_a_number_a_month_or_a_weekday():
     words = [word for word in world.UNITS + world.TENS if word not in ("zero", "one", "two")] + list(world.WEEKDAYS)
     months = [month for month in world.MONTHS if month not in ("May", "March")]
     found = re.compile(rf"\b({'|'.join([*words, *months])})\b|\d")
-    for block in [news.COMMON, *news.EVENTS.values()]:
+    for block in [wordings.NEWS, *wordings.EVENTS.values()]:
         for lists in block.values():
             assert [text for texts in lists for text in texts if found.search(text)] == []
 
@@ -224,7 +222,7 @@ def test_pretraining_text_has_no_highlight_and_no_prompt():
 def test_each_fact_can_be_told_again_with_its_cue_first():
     """Two wordings at least, for one of them may be the article's own."""
     keys = {"who": "who", "where": "where", "how_many": "n", "when": "d"}
-    for event, parts in news.EVENTS.items():
+    for event, parts in wordings.EVENTS.items():
         for slot, key in keys.items():
             told = [wording for wording in parts[slot][0] if wording.index("[") < wording.index(f"{{{key}}}")]
             assert len(told) >= 2, (event, slot)
