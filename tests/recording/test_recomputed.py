@@ -1,0 +1,373 @@
+"""Stored numbers, computed again by a stranger: from probe_set.json, two checkpoints and the formulas of the table.
+
+The functions below use nothing of the recorder: Hugging Face's attentions and hidden states, one probe at a time,
+autograd and numpy. They cover at least one measure of each group. Only `grad_share` needs more: the rows trained on.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+from gpt2_interp import open_run
+from gpt2_interp.data.examples import Example, collate
+from gpt2_interp.probes.choose import choose_probes
+from gpt2_interp.probes.probe_set import GoldFact, TwinPair
+from gpt2_interp.recording.recorder import SnapshotRecorder
+from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.snapshots.store import SnapshotStore
+from gpt2_interp.snapshots.table import GROUPS, MEASURE
+from tests.toy import measure_fewer
+
+VOCAB, N_LAYER, N_HEAD, D_MODEL = 40, 2, 2, 16
+D_HEAD = D_MODEL // N_HEAD
+KINDS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+MODULES = ["wte", "wpe", *(f"h.{i}.{kind}" for i in range(N_LAYER) for kind in KINDS)]
+
+
+# --- a recorded run ----------------------------------------------------------------------------------------------
+
+
+def make_examples(count: int) -> list[Example]:
+    rng = random.Random(0)
+    rows = [tuple(rng.randrange(1, VOCAB) for _ in range(rng.randint(20, 33))) for _ in range(count)]
+    return [Example(f"row {k}", f"cluster {k % 6}", row[:-8], row[-8:-6], row[-6:]) for k, row in enumerate(rows)]
+
+
+EXAMPLES = make_examples(24)
+TRAIN = EXAMPLES[8:]
+
+
+def gold(example: Example) -> tuple[GoldFact, ...]:
+    first = len(example.prompt_ids) - 1
+    who = GoldFact("who", (first, first + 1), (3, 4), (2, 3, 4, 5), (6, 7, 8))
+    return who, GoldFact("where", (first + 3,), (9,), (9, 10), ())
+
+
+def twin(k: int) -> TwinPair:
+    one = EXAMPLES[k].input_ids
+    return TwinPair(f"twin {k}", f"cluster {k}", "who", (one[:15], (*one[:4], 7, *one[5:15])), (3 + k, 11 + k))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with the run "toy" of two steps, each on all training rows, and base and checkpoints as models."""
+    root = tmp_path_factory.mktemp("recorded")
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCAB, n_positions=48, n_embd=D_MODEL, n_layer=N_LAYER, n_head=N_HEAD, initializer_range=0.3,
+        embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    model.save_pretrained(root / "checkpoint-0")
+    with pytest.MonkeyPatch.context() as patch:
+        measure_fewer(patch)
+        probes = choose_probes(
+            EXAMPLES[:8],
+            training=TRAIN,
+            control=TRAIN,
+            twins=[twin(k) for k in range(5)],
+            gold=gold,
+            n_positions=48,
+            bos_id=0,
+        )
+        arguments = TrainingArguments(
+            str(root), max_steps=2, save_steps=1, logging_steps=1, per_device_train_batch_size=len(TRAIN),
+            learning_rate=3e-2, use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
+        )  # fmt: skip
+        Trainer(
+            model,
+            arguments,
+            train_dataset=[{"example": e} for e in TRAIN],
+            data_collator=lambda items: collate([item["example"] for item in items], 0),
+            callbacks=[SnapshotRecorder(SnapshotStore(RunPaths("toy", root)), probes)],
+        ).train()
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(root):
+    return open_run("toy", root)
+
+
+@pytest.fixture(scope="module")
+def models(root) -> list[GPT2LMHeadModel]:
+    """The base and the model after each of the two steps."""
+    folders = [root / f"checkpoint-{step}" for step in range(3)]
+    return [GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval() for folder in folders]
+
+
+# --- one probe at a time -----------------------------------------------------------------------------------------
+
+
+class Pass:
+    """One forward pass over one row of probe_set.json, with Hugging Face's outputs."""
+
+    @torch.no_grad()
+    def __init__(self, model: GPT2LMHeadModel, entry: dict):
+        ids = torch.tensor([entry["token_ids"]])
+        seen: dict[str, list[Tensor]] = {"neurons": [], "z": [], "last": []}
+        with inputs_of(model, seen):
+            out = model(ids, output_attentions=True, output_hidden_states=True)
+        n, n_prompt = ids.shape[1], entry.get("n_source", 0) + entry.get("n_template", 0)
+        self.attentions = torch.stack(out.attentions)[:, 0]  # [layer, head, query, key]
+        self.hidden = torch.stack([*out.hidden_states[:-1], *seen["last"]])[:, 0]  # [hidden_layer, seq, d_model]
+        self.neurons = torch.stack(seen["neurons"])[:, 0]  # [layer, seq, d_mlp]
+        self.z = torch.stack(seen["z"])[:, 0]  # [layer, seq, d_model]
+        self.Q = list(range(max(n_prompt - 1, 0), n - 1))
+        self.A = list(range(8, n))
+        self.S = list(range(1, entry.get("n_source", 0)))
+        self.answers = ids[0, self.Q[0] + 1 :]
+        self.n_prompt = n_prompt
+        self.nll = -out.logits[0, self.Q].log_softmax(-1)[range(len(self.Q)), self.answers]  # [n_target]
+        self.logits = out.logits[0]
+
+
+@contextmanager
+def inputs_of(model: GPT2LMHeadModel, seen: dict[str, list[Tensor]]) -> Iterator[None]:
+    """Keep the inputs of each c_proj and of ln_f."""
+    handles = [model.transformer.ln_f.register_forward_pre_hook(lambda _, args: seen["last"].append(args[0]))]
+    for block in model.transformer.h:
+        for module, name in ((block.mlp.c_proj, "neurons"), (block.attn.c_proj, "z")):
+            handles.append(module.register_forward_pre_hook(lambda _, args, name=name: seen[name].append(args[0])))
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+def passes(model: GPT2LMHeadModel, entries: list[dict]) -> list[Pass]:
+    return [Pass(model, entry) for entry in entries]
+
+
+def losses(model: GPT2LMHeadModel, entries: list[dict]) -> np.ndarray:
+    return np.array([one.nll.mean() for one in passes(model, entries)])
+
+
+def few(probes: dict) -> list[dict]:
+    return [probes["example"][entry["example"]] for entry in probes["few_example"]]
+
+
+def matrices(model: GPT2LMHeadModel, of: Callable[[Tensor], Tensor] = lambda weight: weight) -> list[Tensor]:
+    """`of` each measured weight, c_attn in its three parts."""
+    found = []
+    for name in MODULES:
+        weight = of(model.transformer.get_submodule(name).weight).detach()
+        found += weight.chunk(3, dim=1) if name.endswith("c_attn") else [weight]
+    return found
+
+
+# --- one function for each measure -------------------------------------------------------------------------------
+
+
+def attn_entropy(base, before, tuned, probes):
+    def of(a: Tensor) -> Tensor:  # [layer, head, query, key] -> [layer, head]
+        return -(a * a.clamp(min=1e-38).log2()).sum(-1).mean(-1)
+
+    return [torch.stack([of(p.attentions[:, :, q]) for q in (p.Q, p.A)]) for p in passes(tuned, probes["example"])]
+
+
+def attn_gold_lift(base, before, tuned, probes):
+    lifts = []
+    for one, facts in zip(passes(tuned, probes["example"]), probes["gold"], strict=True):
+        top = bottom = 0
+        for fact in facts:
+            for q in fact["queries"]:
+                a = one.attentions[:, :, q]
+                top = top + a[..., fact["value"]].sum(-1)
+                bottom = bottom + len(fact["value"]) / len(one.S) * a[..., one.S].sum(-1)
+        lifts.append(top / bottom)
+    return lifts
+
+
+def attn_kl0(base, before, tuned, probes):
+    entries = [(probes["example"][e["example"]], e["rows"]) for e in probes["kl_example"]]
+    rows = [(Pass(tuned, e).attentions[:, :, at], Pass(base, e).attentions[:, :, at]) for e, at in entries]
+    return [torch.where(a > 0, a * (a / a_0).log2(), 0).sum(-1).mean(-1) for a, a_0 in rows]
+
+
+def induction(base, before, tuned, probes):
+    found = []
+    for one in passes(tuned, probes["sequence"]):
+        T = (one.attentions.shape[-1] - 1) // 2
+        found.append(torch.stack([one.attentions[:, :, q, q - T + 1] for q in range(T + 1, 2 * T + 1)]).mean(0))
+    return found
+
+
+def control_attn_sink(base, before, tuned, probes):
+    rows = passes(tuned, probes["control_example"])
+    return [torch.stack([p.attentions[:, :, [i for i in q if i], 0].mean(-1) for q in (p.Q, p.A)]) for p in rows]
+
+
+def attn_pattern(base, before, tuned, probes):
+    n = max(len(entry["token_ids"]) for entry in probes["pattern"])
+    folded = np.full((len(probes["pattern"]), N_LAYER, N_HEAD, n * (n + 1) // 2), np.nan)
+    for index, one in enumerate(passes(tuned, probes["pattern"])):
+        for i in range(one.attentions.shape[-1]):
+            folded[index, :, :, i * (i + 1) // 2 :][..., : i + 1] = one.attentions[:, :, i, : i + 1]
+    return folded
+
+
+def hidden_displacement(base, before, tuned, probes):
+    def pooled(model) -> Tensor:  # [example, pooling, hidden_layer, d_model]
+        rows = passes(model, probes["example"])
+        places = [(p.S, p.Q, [p.n_prompt - 1]) for p in rows]
+        return torch.stack(
+            [torch.stack([p.hidden[:, at].mean(1) for at in where]) for p, where in zip(rows, places, strict=True)]
+        )
+
+    x, x_0 = pooled(tuned), pooled(base)
+    return (x - x_0).norm(dim=-1) / (x_0 - x_0.mean(0)).norm(dim=-1).mean(0)
+
+
+def probe_loss(base, before, tuned, probes):
+    return losses(tuned, probes["example"])
+
+
+def training_probe_loss(base, before, tuned, probes):
+    return losses(tuned, probes["training_example"])
+
+
+def context_gain(base, before, tuned, probes):
+    return losses(tuned, probes["other_source"]) - losses(tuned, probes["example"])
+
+
+def twin_effect(base, before, tuned, probes):
+    def odds(ids: list[int], v: int, other: int) -> float:
+        logits = Pass(tuned, {"token_ids": ids}).logits[-1]
+        return (logits[v] - logits[other]).item()
+
+    pairs = [(entry["prefixes"], entry["answers"]) for entry in probes["pair"]]
+    return np.array([(odds(x, *tokens) - odds(twin, *tokens)) / 2 for (x, twin), tokens in pairs])
+
+
+def grad_share(base, before, tuned, probes):
+    batch = collate(TRAIN, 0)
+    before.zero_grad()
+    before(**batch).loss.backward()
+    squares = dict.fromkeys([*MODULES, "rest"], 0.0)
+    for name, parameter in before.transformer.named_parameters():
+        module = name.removesuffix(".weight")
+        squares[module if module in squares else "rest"] += parameter.grad.double().square().sum().item()
+    return np.sqrt(np.array(list(squares.values())) / sum(squares.values()))
+
+
+def probe_grad(base, before, tuned, probes):
+    tuned.zero_grad()
+    entries = few(probes)
+    for entry in entries:
+        ids = torch.tensor([entry["token_ids"]])
+        labels = ids.clone()
+        labels[:, : entry["n_source"] + entry["n_template"]] = -100
+        (tuned(ids, labels=labels).loss / len(entries)).backward()
+    return np.array([part.norm().item() for part in matrices(tuned, lambda weight: weight.grad)])
+
+
+def weight_change(base, before, tuned, probes):
+    return np.array([(w - w_0).norm().item() for w, w_0 in zip(matrices(tuned), matrices(base), strict=True)])
+
+
+def weight_spectrum(base, before, tuned, probes):
+    values = np.full((len(matrices(base)), 32), np.nan)
+    for row, w, w_0 in zip(values, matrices(tuned), matrices(base), strict=True):
+        found = np.linalg.svd((w - w_0).double().numpy(), compute_uv=False)
+        row[: len(found)] = found[:32]
+    return values
+
+
+def neuron_mean(base, before, tuned, probes):
+    rows = passes(tuned, probes["example"])
+    halves = [[p for p, e in zip(rows, probes["example"], strict=True) if e["half"] == half] for half in (0, 1)]
+    return torch.stack(
+        [
+            torch.stack([torch.stack([p.neurons[:, getattr(p, r)].mean(1) for p in half]).mean(0) for r in "QA"])
+            for half in halves
+        ]
+    )
+
+
+@torch.no_grad()
+def lens_logprob(base, before, tuned, probes):
+    found = []
+    for one in passes(tuned, few(probes)):
+        log_p = tuned.lm_head(tuned.transformer.ln_f(one.hidden[:, one.Q])).log_softmax(-1)
+        found.append(log_p[:, range(len(one.Q)), one.answers].mean(-1))
+    return found
+
+
+def ablation_exact(base, before, tuned, probes):
+    entries = few(probes)
+    rows = passes(tuned, entries)
+    parts = [torch.stack([p.z[:, : p.n_prompt].mean(1), p.z[:, p.n_prompt :].mean(1)]) for p in rows]
+    costs = np.zeros((len(rows), N_LAYER, N_HEAD))
+    for index, (one, entry) in enumerate(zip(rows, entries, strict=True)):
+        others = [part for part, other in zip(parts, entries, strict=True) if other["half"] != entry["half"]]
+        prompt, target = torch.stack(others).mean(0)  # each [layer, d_model]
+        for layer, head in np.ndindex(N_LAYER, N_HEAD):
+
+            def replace(_, args, layer=layer, head=head, one=one, prompt=prompt, target=target):
+                z, at = args[0].clone(), slice(head * D_HEAD, (head + 1) * D_HEAD)
+                z[0, : one.n_prompt, at], z[0, one.n_prompt :, at] = prompt[layer, at], target[layer, at]
+                return (z,)
+
+            handle = tuned.transformer.h[layer].attn.c_proj.register_forward_pre_hook(replace)
+            costs[index, layer, head] = (Pass(tuned, entry).nll.mean() - one.nll.mean()).item()
+            handle.remove()
+    return costs
+
+
+def graft_necessity(base, before, tuned, probes):
+    blocks = [("wte", "wpe")]
+    for i in range(N_LAYER):
+        blocks += [(f"h.{i}.ln_1", f"h.{i}.attn"), (f"h.{i}.ln_2", f"h.{i}.mlp")]
+    intact, weights, lost = losses(tuned, few(probes)), tuned.state_dict(), []
+    for block in [*blocks, ("ln_f",)]:
+        mixed = GPT2LMHeadModel(tuned.config).eval()
+        back = {k: v for k, v in base.state_dict().items() if k.removeprefix("transformer.").startswith(block)}
+        mixed.load_state_dict({**weights, **back, "lm_head.weight": {**weights, **back}["transformer.wte.weight"]})
+        mixed.set_attn_implementation("eager")
+        lost.append(losses(mixed, few(probes)) - intact)
+    return np.stack(lost, axis=1)
+
+
+def band_probe_loss(base, before, tuned, probes):
+    start, changes = losses(base, few(probes)), []
+    for seed in range(2):
+        noisy = GPT2LMHeadModel(base.config).eval()
+        noisy.load_state_dict(base.state_dict())
+        noisy.set_attn_implementation("eager")
+        generator = torch.Generator().manual_seed(seed)
+        for name in MODULES:
+            w, w_0, into = (m.transformer.get_submodule(name).weight.detach() for m in (tuned, base, noisy))
+            noise, parts = torch.randn(w.shape, generator=generator), 3 if name.endswith("c_attn") else 1
+            for change, part in zip((w - w_0).chunk(parts, 1), noise.chunk(parts, 1), strict=True):
+                part *= change.norm() / part.norm()
+            into += noise
+        changes.append((losses(noisy, few(probes)) - start).mean())
+    return np.array(changes)
+
+
+RECOMPUTED = (
+    attn_entropy, attn_gold_lift, attn_kl0, induction, control_attn_sink, attn_pattern, hidden_displacement, probe_loss,
+    training_probe_loss, context_gain, twin_effect, grad_share, probe_grad, weight_change, weight_spectrum, neuron_mean,
+    lens_logprob, ablation_exact, graft_necessity, band_probe_loss,
+)  # fmt: skip
+
+
+def test_every_group_is_recomputed():
+    assert {MEASURE[function.__name__].group for function in RECOMPUTED} == set(GROUPS)
+
+
+@pytest.mark.parametrize("recompute", RECOMPUTED, ids=lambda function: function.__name__)
+def test_the_stored_number_is_what_a_stranger_computes(run, models, recompute):
+    name = recompute.__name__
+    stored = run.snapshot(2, [name])[name].values
+    computed = recompute(*models, run.probe_set)
+    computed = np.stack([np.asarray(row) for row in computed]) if isinstance(computed, list) else np.asarray(computed)
+    assert stored.shape == computed.shape and np.isfinite(stored).any() and np.nanstd(stored) > 0
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if stored.dtype == np.float16 else {"rtol": 1e-3, "atol": 3e-5}
+    np.testing.assert_allclose(stored, computed, **tolerance)
