@@ -31,39 +31,21 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from gpt2_interp import startup
+from gpt2_interp.cli.generation_flags import parse_arguments
 from gpt2_interp.data.local_files import whole_text
 from gpt2_interp.errors import InputError, is_out_of_memory, run_script
 from gpt2_interp.generation import prompts_file
 from gpt2_interp.generation.answers import described
-from gpt2_interp.generation.settings import SETTINGS, DecodingSettings, read_setting
+from gpt2_interp.generation.settings import DecodingSettings
 
-PROMPT_COLUMNS = prompts_file.PROMPT_COLUMNS
-TASKS = ("text", "summarization", "creative_writing")
-IMPLEMENTATIONS = ("huggingface", "scratch")
 OUT_OF_MEMORY = "lower --batch_size, --num_sequences, --num_beams or --max_new_tokens, or take a smaller model."
-
-# Flags that have no effect everywhere -> the ways of asking in which they have one.
-PROMPT, FILE, SESSION = "with a single prompt", "with --prompts_file", "in an interactive session"
-EFFECTS = {
-    "output_file": (PROMPT, FILE),
-    "overwrite": (PROMPT, FILE),
-    "batch_size": (PROMPT, FILE),
-    "text_column": (FILE,),
-    "json": (PROMPT, SESSION),
-    "compare_to": (PROMPT, SESSION),
-    "compare_implementations": (PROMPT,),
-}
-NOT_WITH_IMPLEMENTATIONS = (
-    "implementation", "compare_to", "output_file", "overwrite", "batch_size", "show_probabilities", "device",
-)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
     # --- what is asked: mistakes are said before the libraries are loaded, which takes seconds ------------------
-    arguments, settings = parse_arguments(sys.argv[1:] if argv is None else argv)
+    arguments, settings = parse_arguments(sys.argv[1:] if argv is None else argv, __doc__)
     text = arguments.prompt if arguments.text_file is None else whole_text(arguments.text_file, "--text_file")
     prompts, broken = [], []
     if arguments.prompts_file is not None:
@@ -92,101 +74,6 @@ def main(argv: list[str] | None = None) -> None:
         if not is_out_of_memory(error):
             raise
         raise InputError(f"out of memory: {OUT_OF_MEMORY}") from None
-
-
-# --- the flags -----------------------------------------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; --help tells of all flags.")
-
-
-def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, DecodingSettings]:
-    """Raises InputError for settings and flags that make no sense together."""
-    summary, _, rest = __doc__.partition("\n\n")
-    parser = Parser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_model_flags(parser.add_argument_group("model"))
-    add_prompt_flags(parser.add_argument_group("prompts (none of the first three: an interactive session)"))
-    group = parser.add_argument_group("decoding (in brackets: what holds where a flag is not given)")
-    for name, setting in SETTINGS.items():
-        reading = {"nargs": "?", "const": True} if setting.kind is bool else {}
-        metavar = {int: "N", float: "X", bool: "true|false", str: "METHOD"}[setting.kind]
-        group.add_argument(f"--{name}", type=partial(read_setting, name), metavar=metavar, help=setting.help, **reading)
-    arguments = parser.parse_args(argv)
-    refuse_without_effect(arguments)
-    settings = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
-    if arguments.batch_size is not None and arguments.batch_size < 1:
-        raise InputError("--batch_size must be at least 1.")
-    if arguments.prompts_file is not None and arguments.output_file is None:
-        arguments.output_file = prompts_file.default_output(arguments.prompts_file)
-    return arguments, DecodingSettings(**settings).checked()
-
-
-def add_model_flags(group) -> None:
-    group.add_argument(
-        "--model_path", required=True, metavar="MODEL", help="Folder, LoRA adapter's folder or Hub name."
-    )
-    group.add_argument("--base_model", metavar="MODEL", help="Base of a LoRA adapter, if it is not where it was.")
-    group.add_argument(
-        "--implementation", choices=IMPLEMENTATIONS, help="Hugging Face's GPT-2 or the one written out (huggingface)."
-    )
-    group.add_argument(
-        "--task",
-        choices=TASKS,
-        help="text: goes on from the prompt; summarization: it is an article; creative_writing: it says what to write "
-        "about (what the model was trained for, if its folder says so; else text).",
-    )
-    group.add_argument("--device", help="cpu, cuda, cuda:1 or mps (the best there is).")
-    group.add_argument("--compare_to", metavar="MODEL", help="A second checkpoint, which answers each prompt too.")
-    group.add_argument(
-        "--compare_implementations",
-        action="store_true",
-        help="On one prompt: model and decoding written out in this repository, beside Hugging Face's.",
-    )
-
-
-def add_prompt_flags(group) -> None:
-    one = group.add_mutually_exclusive_group()
-    one.add_argument("--prompt", metavar="TEXT", help="One prompt.")
-    one.add_argument("--text_file", metavar="FILE", help="One prompt: all of a text file (- for the standard input).")
-    one.add_argument("--prompts_file", type=Path, metavar="FILE.jsonl", help="Many prompts, answered in batches.")
-    group.add_argument(
-        "--text_column",
-        metavar="NAME",
-        help=f"Column of --prompts_file with the prompt (the one that a line has of {', '.join(PROMPT_COLUMNS)}).",
-    )
-    group.add_argument(
-        "--output_file",
-        type=Path,
-        metavar="FILE.jsonl",
-        help="Write answers there (of prompts.jsonl to prompts.generated.jsonl; of a single prompt nowhere).",
-    )
-    group.add_argument("--overwrite", action="store_true", help="Begin --output_file anew.")
-    group.add_argument("--batch_size", type=int, metavar="N", help="Sequences or beams at once (16).")
-    group.add_argument(
-        "--show_probabilities",
-        action="store_true",
-        help="Also each token's probability and rank in the model's own distribution, and the likeliest tokens there.",
-    )
-    group.add_argument("--json", action="store_true", help="One JSON object a prompt (and model) instead of text.")
-
-
-def refuse_without_effect(arguments: argparse.Namespace) -> None:
-    """Raises InputError for a flag that changes nothing in this way of asking."""
-    single = arguments.prompt is not None or arguments.text_file is not None
-    way = PROMPT if single else FILE if arguments.prompts_file is not None else SESSION
-    given = {name for name, value in vars(arguments).items() if value not in (None, False)}
-    for name, ways in EFFECTS.items():
-        if name in given and way not in ways:
-            raise InputError(f"--{name} has no effect {way}, only {' and '.join(ways)}: leave it out.")
-    if arguments.overwrite and way == PROMPT and arguments.output_file is None:
-        raise InputError("--overwrite has no effect without --output_file: leave it out.")
-    for name in NOT_WITH_IMPLEMENTATIONS:
-        if arguments.compare_implementations and name in given:
-            raise InputError(f"--{name} has no effect with --compare_implementations: leave it out.")
 
 
 # --- the ways of asking --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 import generate_text
+from gpt2_interp.cli import generation_flags
 from gpt2_interp.errors import InputError
 from gpt2_interp.generation.settings import DecodingSettings
 from gpt2_interp.generation.text_model import TextModel
@@ -236,8 +237,8 @@ def test_ctrl_c_shows_and_keeps_what_is_there(ask, toy_base, tmp_path, monkeypat
         (["--prompt=x", "--compare_implementations", "--implementation=scratch"], "--implementation has no effect"),
         (["--prompt=x", "--batch_size=0"], "--batch_size must be at least 1"),
         (["--prompt=x", "--task=poem"], "invalid choice: 'poem'"),
-        (["--prompt=x", "--no_such_flag"], "unrecognized arguments: --no_such_flag"),
-        (["--prompt=x", "--temp=1"], "unrecognized arguments"),
+        (["--prompt=x", "--no_such_flag"], "unknown flag --no_such_flag"),
+        (["--prompt=x", "--temp=1"], "--temp.*--temperature"),
         (["--prompt=x", "--device=nonsense"], "--device nonsense is not known"),
         (["--prompt=x", "--device=cuda:99"], "--device cuda:99 can't be used here"),
         (["--prompt=a\udcff"], "not UTF-8"),
@@ -269,8 +270,8 @@ def test_a_full_memory_is_said_with_this_scripts_flags(ask, monkeypatch):
 
 
 def test_choices_are_those_of_the_package():
-    assert generate_text.TASKS == TASKS
-    assert set(generate_text.IMPLEMENTATIONS) == set(MODEL_CLASSES)
+    assert generation_flags.TASKS == TASKS
+    assert set(generation_flags.IMPLEMENTATIONS) == set(MODEL_CLASSES)
 
 
 def test_text_file_is_one_prompt_with_its_line_breaks(ask, tmp_path):

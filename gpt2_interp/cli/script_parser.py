@@ -42,6 +42,8 @@ class ScriptParser(argparse.ArgumentParser):
 
 def nearest(words: str, known: Iterable[str]) -> str:
     """Return " (did you mean --flag?)" for the first unknown flag in `words`, or nothing."""
-    wrong = next((word for word in words.split() if word.startswith("-")), "")
-    near = difflib.get_close_matches(wrong.split("=")[0], [*known], n=1, cutoff=0.5)
+    wrong = next((word for word in words.split() if word.startswith("-")), "").split("=")[0]
+    known = list(known)
+    begun = [flag for flag in known if wrong.strip("-") and flag.startswith(wrong)]  # --temp of --temperature
+    near = begun or difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -153,7 +153,7 @@ def test_settings_are_changed_as_by_flags_and_mistakes_change_nothing(start):
         assert out == "" and err.startswith("error: ") and words in err and err.count("\n") == 1
         assert session.settings == before
     with pytest.raises(InputError) as flag:
-        generate_text.parse_arguments(["--model_path=x", "--decoding=top_p", "--num_beams=3"])
+        generate_text.main(["--model_path=x", "--decoding=top_p", "--num_beams=3"])
     assert said(session, "/set num_beams 3")[1] == f"error: {flag.value}\n"
     err = said(session, "/set num_beams 3 decoding beam")[1]  # decoding decides what has an effect, so it goes first
     assert "forgotten: seed, temperature, top_k" in err and session.settings.num_beams == 3
