@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gpt2_interp.snapshots.table import MEASURE, PROBE_AXES
+from gpt2_interp.snapshots.table import MEASURE, PROBE_AXES, axis_size
 
 Coordinate = tuple[str, Any]  # (dimension, its values)
 
@@ -38,7 +38,7 @@ def labelled(
 
 def _coordinates(axis: str, labels: int | Sequence[str], probes: Sequence[Mapping[str, Any]]) -> dict[str, Coordinate]:
     """The coordinates of one axis: ids, clusters and halves of probes, labels, else numbers from 0."""
-    size = labels if isinstance(labels, int) else len(labels)
+    size = axis_size(labels)
     if axis == "query_key":  # a pattern's lower triangle, row by row; see snapshots/patterns.py
         query, key = np.tril_indices((math.isqrt(8 * size + 1) - 1) // 2)
         return {"query": (axis, query), "key": (axis, key)}

@@ -13,7 +13,7 @@ from gpt2_interp.inside.grafts import graft_tokens
 from gpt2_interp.inside.losses import token_forwards
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.snapshots.schedule import ALL, check_groups
-from gpt2_interp.snapshots.table import GROUPS, MEASURE, N_PERTURBATION, STORED
+from gpt2_interp.snapshots.table import GROUPS, MEASURE, N_PERTURBATION, STORED, axis_size
 
 QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
 SHARE = 0.01  # of the training: what one of the dear groups may cost
@@ -111,7 +111,3 @@ def array_bytes(names: Collection[str], axes: Mapping[str, Any]) -> int:
         np.dtype(MEASURE[name].dtype).itemsize * math.prod(axis_size(axes[axis]) for axis in MEASURE[name].axes)
         for name in names
     )
-
-
-def axis_size(axis: int | Sequence[str]) -> int:
-    return axis if isinstance(axis, int) else len(axis)

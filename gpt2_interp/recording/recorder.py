@@ -28,7 +28,7 @@ from gpt2_interp.model.anatomy import describe, find_gpt2, matrix_names
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet, same_probes
 from gpt2_interp.recording.capture import capture, precision_floor
-from gpt2_interp.recording.plan import axis_size, chosen_groups, cost_lines, tiers, wanted_names
+from gpt2_interp.recording.plan import chosen_groups, cost_lines, tiers, wanted_names
 from gpt2_interp.snapshots.schedule import ALL, Schedule
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import (
@@ -43,6 +43,7 @@ from gpt2_interp.snapshots.table import (
     REFERENCES,
     REGIONS,
     SPREAD,
+    axis_size,
 )
 
 

@@ -25,7 +25,7 @@ from safetensors.numpy import save as safetensors_save
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import finite, write_atomically, write_json
 from gpt2_interp.run_paths import RunPaths, measured_runs
-from gpt2_interp.snapshots.table import MEASURE, Measure
+from gpt2_interp.snapshots.table import MEASURE, Measure, axis_size
 
 SCHEMA_VERSION = 2
 
@@ -116,7 +116,8 @@ class SnapshotStore:
             self.array_file(folder, step).unlink(missing_ok=True)
 
     def manifest(self, step: int) -> dict[str, Any]:
-        return json.loads(self.manifest_file(step).read_text(encoding="utf-8"))
+        """The manifest of one snapshot. Raises InputError if it is not readable JSON."""
+        return _read_manifest(self.manifest_file(step))
 
     def load(self, step: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays of one snapshot, all or those of `names` that it has; only these are read.
@@ -170,14 +171,14 @@ class SnapshotStore:
     def reference_names(self) -> set[str]:
         """Names of the arrays that the reference holds; none without one."""
         manifest = self.reference_file.with_suffix(".json")
-        return set(json.loads(manifest.read_text(encoding="utf-8"))["arrays"]) if manifest.is_file() else set()
+        return set(_read_manifest(manifest)["arrays"]) if manifest.is_file() else set()
 
     def load_reference(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays of the reference, all or those of `names` that it has; {} without one. InputError if damaged."""
         manifest = self.reference_file.with_suffix(".json")
         if not manifest.is_file():
             return {}
-        entry = json.loads(manifest.read_text(encoding="utf-8"))
+        entry = _read_manifest(manifest)
         wanted = set(entry["arrays"]) if names is None else set(names) & set(entry["arrays"])
         return _read_arrays(self.reference_file, entry["sha256"], sorted(wanted)) if wanted else {}
 
@@ -239,6 +240,13 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any
     return {"file": path.name, "bytes": len(data), "sha256": sha256, "arrays": sorted(arrays)}
 
 
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}).") from None
+
+
 def _read_arrays(path: Path, sha256: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The named arrays of one file. Raises InputError by its name if the file is not what was written."""
     try:
@@ -264,7 +272,7 @@ def _opened(path: Path, sha256: str, version: tuple[int, ...]) -> safe_open | No
 
 def _checked(measure: Measure, array: np.ndarray, axes: Mapping[str, Any]) -> np.ndarray:
     """`array` in the measure's dtype, contiguous. Raises ValueError if its shape is not that of the measure's axes."""
-    sizes = tuple(value if isinstance(value := axes[axis], int) else len(value) for axis in measure.axes)
+    sizes = tuple(axis_size(axes[axis]) for axis in measure.axes)
     if array.shape != sizes:
         raise ValueError(f"{measure.name} has shape {array.shape}; its axes {measure.axes} want {sizes}")
     return np.asarray(array, dtype=measure.dtype, order="C")  # ascontiguousarray would give a scalar an axis

@@ -7,6 +7,7 @@ figure. Imports nothing heavy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 REGIONS = ("Q", "A")  # Q: positions that predict a target token; A: all positions >= 8
@@ -762,3 +763,8 @@ MEASURE: dict[str, Measure] = {measure.name: measure for measure in MEASURES}
 assert len(MEASURE) == len(MEASURES), "two rows of one name"
 STORED = tuple(measure for measure in MEASURES if measure.folder in ("attention", "latent", "metrics"))
 GROUPS = tuple(dict.fromkeys(measure.group for measure in STORED))
+
+
+def axis_size(axis: int | Sequence[str]) -> int:
+    """Length of an axis, of which run.json gives the size or the labels."""
+    return axis if isinstance(axis, int) else len(axis)

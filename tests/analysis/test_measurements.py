@@ -97,6 +97,19 @@ def test_a_damaged_file_is_skipped_over_all_snapshots_and_refused_alone(tmp_path
     assert run.snapshot(50, ["probe_loss"]).sizes["example"] == 24  # another file
 
 
+def test_a_damaged_manifest_is_named_and_skipped(tmp_path):
+    store = write_fake_run(tmp_path, claims=False)
+    store.manifest_file(50).write_text("{")
+    store.reference_file.with_suffix(".json").write_text("{")
+    run = open_run("fake", tmp_path)
+    with pytest.warns(UserWarning, match="reference.json"):
+        assert "attn_sink" in list(run)
+    with pytest.warns(UserWarning, match="step_00000050.json"):
+        assert run["attn_sink"].step.values.tolist() == [0, 100, 200, 1000]
+    with pytest.raises(InputError, match="step_00000050.json"):
+        run.snapshot(50)
+
+
 def test_without_a_probe_set_probes_are_numbered(tmp_path):
     store = write_fake_run(tmp_path, steps=(0, 10), claims=False)
     store.probe_file.write_text("{")
