@@ -27,9 +27,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.training import machine, wait  # noqa: E402
+from common import machine, wait
 
 PARTS = ("training", "generation", "batch")
 BARS = {"training": 1.0, "generation": 1.0, "batch": 4.0}

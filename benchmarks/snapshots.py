@@ -28,10 +28,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["HF_HUB_OFFLINE"] = "1"
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from benchmarks.training import default_data, machine  # noqa: E402
+from common import DATA, machine, refuse_without
 
 PRESET_ROWS, PRESET_EPOCHS, PRESET_BATCH, PRESET_SNAPSHOTS = 287_113, 3, 16, 25  # configs/cnn_dailymail.yaml
 PROBES, CONTROL = 256, 64
@@ -317,15 +314,14 @@ def usual_text(model, example, neurons) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=default_data(), help="folder with cnn_dailymail/, webtext/, ...")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with cnn_dailymail/, webtext/, ...")
     parser.add_argument("--steps", type=int, default=3, help="timed optimizer steps")
     parser.add_argument("--repeats", type=int, default=3, help="turns of the comparison with the usual way")
     parser.add_argument("--only", choices=["cost", "usual"], help="one of the two parts")
     parser.add_argument("--out", type=Path, help="keep all figures in this JSON file")
     parser.add_argument("--turn", choices=["training", "cost", "usual"], help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if not (given.data / "cnn_dailymail").is_dir():
-        sys.exit(f"error: no real rows in {given.data}: give --data, or set GPT2_INTERP_DATA.")
+    refuse_without(given.data, "cnn_dailymail/train.jsonl", "gpt2_tokenizer/merges.txt")
     if given.turn:
         turns = {"training": training_alone, "cost": snapshot_cost}
         found = (

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,8 +28,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["HF_HUB_OFFLINE"] = "1"
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+from common import DATA, machine, refuse_without, wait
 
 LENGTH, SOURCE, TARGET = 512, 448, 64
 EFFECTIVE = 16
@@ -193,13 +191,6 @@ def matmul_rate(device, dtype) -> float:
     return best
 
 
-def wait(device) -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 # --- generation, in one process ----------------------------------------------------------------------------------
 
 
@@ -243,7 +234,7 @@ def generation(data: Path, repeats: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=default_data(), help="folder with cnn_dailymail/, gpt2_tokenizer/")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with cnn_dailymail/, gpt2_tokenizer/")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each recipe")
     parser.add_argument("--steps", type=int, default=1, help="timed optimizer steps of a turn")
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES), choices=list(RECIPES), metavar="RECIPE")
@@ -252,8 +243,7 @@ def main() -> None:
     parser.add_argument("--count_flops", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--turn", choices=[*RECIPES, "generation"], help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if not (given.data / "cnn_dailymail").is_dir():
-        sys.exit(f"error: no real rows in {given.data}: give --data, or set GPT2_INTERP_DATA.")
+    refuse_without(given.data, "cnn_dailymail/train.jsonl", "gpt2_tokenizer/merges.txt")
     if given.turn:
         is_generation = given.turn == "generation"
         print(json.dumps(generation(given.data, given.repeats) if is_generation
@@ -272,10 +262,6 @@ def main() -> None:
         show_generation(figures["generation"])
     if given.out:
         given.out.write_text(json.dumps({**figures, "turns": turns}, indent=1) + "\n", encoding="utf-8")
-
-
-def default_data() -> Path:
-    return Path(os.environ.get("GPT2_INTERP_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
 def in_a_process(given, name: str, *flags: str) -> dict:
@@ -338,23 +324,6 @@ def show_generation(seconds: dict[str, list[float]]) -> None:
             f"generation, {name}: batch 16 takes {together:.1f} s, one by one {single:.1f} s: "
             f"{single / together:.2f} times as fast (bar: {bar})"
         )
-
-
-def machine() -> dict:
-    import torch
-
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    return {
-        "cpu": name,
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ examples that are not trained on, and leaves weights, optimizer, random numbers 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -25,8 +24,6 @@ from transformers import (  # after --help, which need not wait for it
 )
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
 from gpt2_interp.data.examples import Example
 from gpt2_interp.probes.choose import choose_probes
 from gpt2_interp.recording.recorder import SnapshotRecorder

@@ -8,8 +8,9 @@ os.environ["NUMBA_NUM_THREADS"] = "1"  # numba shares OpenMP with torch: umap's 
 
 import pytest
 import torch
+from common import DATA  # of benchmarks/: one setting for both
 
-from gpt2_interp.figures.over_time import Measurements
+from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.run_paths import RunPaths
 from tests.fake_store import write_fake_run
 from tests.toy import make_toy_base
@@ -20,10 +21,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real text and real model artefacts: $GPT2_INTERP_DATA, by default ../shared/data."""
-    folder = Path(os.environ.get("GPT2_INTERP_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"real data not found at {folder}: set GPT2_INTERP_DATA")
-    return folder
+    if not DATA.is_dir():
+        pytest.skip(f"real data not found at {DATA}: name their folder with GPT2_INTERP_DATA")
+    return DATA
 
 
 @pytest.fixture(scope="session", autouse=True)

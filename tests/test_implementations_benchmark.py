@@ -6,10 +6,9 @@ import statistics
 import sys
 from types import SimpleNamespace
 
+import implementations  # of benchmarks/, which pytest has on its path
 import pytest
 import torch
-
-from benchmarks import implementations
 
 LINE = re.compile(r"(.+): (scratch|at once) is ([\d.]+) times as fast as .+ \(([\d.]+)-([\d.]+); bar: ([\d.]+)\)")
 

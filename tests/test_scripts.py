@@ -88,7 +88,11 @@ def test_help_shows_usage_and_presets():
 PROGRAMS = (
     *("gpt2_summarization.py", "generate_text.py", "analyze_latent_space.py"),
     *(f"examples/{path.name}" for path in sorted((REPOSITORY / "examples").glob("*.py"))),
-    *(f"benchmarks/{path.name}" for path in sorted((REPOSITORY / "benchmarks").glob("*.py"))),
+    *(
+        f"benchmarks/{path.name}"
+        for path in sorted((REPOSITORY / "benchmarks").glob("*.py"))
+        if path.name != "common.py"
+    ),
     "-m gpt2_interp.audit",
 )
 

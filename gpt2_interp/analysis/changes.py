@@ -1,6 +1,6 @@
 """What claims are made from: each measure over the snapshots of a run, and the runs to compare that run with.
 
-Imports no torch. `notes` is a dict as an ordered set of sentences, for what is left out and for what was found.
+`notes` is a dict as an ordered set of sentences, for what is left out and for what was found.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pictures that move with the optimizer step: heads and attention patterns; and how frames become a GIF.
 
 What is drawn is computed first for all steps (`HeadEvolution`, `PatternEvolution`, ...), together with one colour range
-over all of them: a colour means the same in every frame. Imports no torch.
+over all of them: a colour means the same in every frame.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The latent space over the steps: a page with a slider, and a GIF whose camera turns. Imports no torch."""
+"""The latent space over the steps: a page with a slider, and a GIF whose camera turns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Figures of one run over the optimizer step, from its saved measurements: attention and drift, weights, gradients.
 
 Each figure is first turned into panels (`panels.py`); both drawing libraries draw the same panels, and the tests look
-at the panels. Imports no torch.
+at the panels.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Panels: what a figure shows, as plain arrays with labels and units; and how matplotlib draws them.
 
-`plotly_panels.py` draws the same panels, and the tests look at them. Imports no torch.
+`draw_html.py` draws the same panels, and the tests look at them.
 """
 
 from __future__ import annotations

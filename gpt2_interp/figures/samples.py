@@ -1,4 +1,4 @@
-"""Quality of the samples of a run's checkpoints, beside the base's and the references. Imports no torch."""
+"""Quality of the samples of a run's checkpoints, beside the base's and the references."""
 
 from __future__ import annotations
 

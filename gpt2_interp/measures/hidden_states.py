@@ -1,4 +1,4 @@
-"""How far the hidden states of the probes have moved, from pooled states. Imports no torch.
+"""How far the hidden states of the probes have moved, from pooled states.
 
 X: [example, hidden_layer, d_model] of one pooling; X_t is measured, X_0 is the base. An example that has NaN (a pooling
 that it lacks) or infinity in any of the states compared is left out. Where fewer than MINIMUM_PROBES remain, or they

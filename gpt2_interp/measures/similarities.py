@@ -1,4 +1,4 @@
-"""How alike two Gram matrices are: CKA, rank correlation, nearest neighbours. Imports no torch.
+"""How alike two Gram matrices are: CKA, rank correlation, nearest neighbours.
 
 K, L: [..., n, n] Gram matrices of the same n examples, of a whole sample or of a stack of half-samples.
 """

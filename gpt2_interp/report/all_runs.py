@@ -1,4 +1,4 @@
-"""The page that compares all runs of a folder, task by task. Imports no torch."""
+"""The page that compares all runs of a folder, task by task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's tables of what may be claimed, of ablated heads, and of what measuring cost. Imports no torch."""
+"""The report's tables of what may be claimed, of ablated heads, and of what measuring cost."""
 
 from __future__ import annotations
 

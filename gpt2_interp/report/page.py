@@ -1,7 +1,7 @@
 """The HTML report of one run: one page that holds everything it shows.
 
 Stages write numbers and pictures; this module only reads them. Whatever is missing (training may still be going on)
-becomes a sentence. What a definition says comes from the measure table. Imports no torch.
+becomes a sentence. What a definition says comes from the measure table.
 """
 
 from __future__ import annotations

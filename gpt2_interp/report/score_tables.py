@@ -1,4 +1,4 @@
-"""What a run wrote under model_outputs/, as tables and texts for the reports. Imports no torch."""
+"""What a run wrote under model_outputs/, as tables and texts for the reports."""
 
 from __future__ import annotations
 

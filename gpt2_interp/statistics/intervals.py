@@ -1,4 +1,4 @@
-"""95% intervals for numbers of a set of examples or texts. Imports no torch."""
+"""95% intervals for numbers of a set of examples or texts."""
 
 from __future__ import annotations
 

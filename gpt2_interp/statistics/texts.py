@@ -1,4 +1,4 @@
-"""How good is a set of texts, from the texts alone: variety, sameness, repetition, length. Imports no torch.
+"""How good is a set of texts, from the texts alone: variety, sameness, repetition, length.
 
 None of these numbers means anything alone: noise has a high distinct-n, and different copies of training rows a low
 self-BLEU. They are read beside the same numbers of the references for the same prompts.

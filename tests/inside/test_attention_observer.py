@@ -106,7 +106,7 @@ def ratio(over: float, under: float) -> float:
 
 
 def slow_head(a, value, residual, w_o, e: Example, facts, rows, a0) -> dict[str, float]:
-    """One head of one example, as MEASURES.md and the measure table have it. a: [query, key]; value: [seq, d_head];
+    """One head of one example, as the measure table has it. a: [query, key]; value: [seq, d_head];
     residual: [seq, d_model]; w_o: [d_head, d_model]; a0: the base's a."""
     n, n_prompt, n_source = len(e.input_ids), len(e.prompt_ids), len(e.source_ids)
     S = range(1, n_source)

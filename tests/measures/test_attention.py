@@ -34,7 +34,7 @@ def bits(row: list[float]) -> float:
 
 
 def slow_query(row: list[float]) -> dict[str, float]:
-    """QUERY_MEASURES of one query that sees all of `row`, written as MEASURES.md has them."""
+    """QUERY_MEASURES of one query that sees all of `row`, written as docs/metrics.md has them."""
     total = sum(row)
     row = [a / total for a in row]
     i, m = len(row) - 1, len(row)
