@@ -24,7 +24,7 @@ import numpy as np
 from gpt2_interp.analysis.measurements import Measurements, open_run
 from gpt2_interp.analysis.projection import METHODS, Projection, project, save_projection, spread_out
 from gpt2_interp.errors import InputError, run_script
-from gpt2_interp.files import write_atomically
+from gpt2_interp.figures.registry import PICTURES
 from gpt2_interp.snapshots.table import POOLINGS
 
 
@@ -88,16 +88,13 @@ def load_states(measurements: Measurements, layer: int, pooling: str, max_steps:
 
 def draw(projection: Projection, measurements: Measurements) -> list[Path]:
     """Write the page and the GIF; returns their paths."""
-    from gpt2_interp.figures.draw_html import figure_page
-    from gpt2_interp.figures.latent import latent_gif, latent_plotly  # here: drawing libraries take seconds to import
+    from gpt2_interp.figures.draw import write_layout  # here: drawing libraries take seconds to import
+    from gpt2_interp.figures.latent import LatentSpace
 
     n_probe = projection.coordinates.shape[1]
-    clusters, ids = measurements.clusters(n_probe), measurements.probe_ids(n_probe)
-    folder, name = measurements.paths.visualizations, measurements.paths.run_name
-    page, gif = folder / "latent_space_3d_evolution.html", folder / "latent_space_3d_rotation.gif"
-    write_atomically(page, figure_page(latent_plotly(projection, ids, clusters, name), page.stem))
-    write_atomically(gif, latent_gif(projection, clusters, name))
-    return [page, gif]
+    space = LatentSpace(projection, measurements.probe_ids(n_probe), measurements.clusters(n_probe))
+    row = next(picture for picture in PICTURES if picture.script == "analyze_latent_space.py")
+    return write_layout(space, row, measurements)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -214,7 +214,7 @@ def main() -> None:
     test_rows.write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
     test_rows.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
     write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
-    draw_training_curves(store.read_log(), paths.model_outputs / "training_curves.png", paths.run_name)
+    draw_training_curves(paths)
     steps = {"best": best_step, "final": last_step}
     model_card.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
     raise_full_disk_of_threads()

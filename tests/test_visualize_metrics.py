@@ -12,17 +12,8 @@ from gpt2_interp.errors import run_script
 from tests.fake_store import CHANGED_HEAD, STYLE_HEAD, write_fake_run
 
 REPOSITORY = Path(__file__).parent.parent
-IN_BOTH_FORMATS = ["learning_timeline", "sample_quality", "head_changes", "temporal_metrics_evolution", "drift_map"]
-IN_BOTH_FORMATS += ["weight_changes_evolution", "weight_spectra", "gradient_norm_evolution", "changed_neurons"]
-IN_BOTH_FORMATS += ["lens", "graft"]
-FILES = {
-    *(f"{name}{suffix}" for name in IN_BOTH_FORMATS for suffix in (".png", ".html")),
-    "attention_head_evolution.gif",
-    "attention_head_evolution.html",
-    "attention_weights_evolution.gif",
-    "neuron_activations_evolution.gif",
-    "interpretability_report.html",
-}
+DRAWN = visualize_metrics.DRAWN_HERE
+FILES = {"interpretability_report.html", *(name for picture in DRAWN.values() for name in picture.files)}
 STEPS = (0, 50, 1000)
 
 
@@ -40,14 +31,35 @@ def test_writes_every_picture_and_both_reports(tmp_path, monkeypatch, capsys):
     assert {path.name for path in (folder / "fake").iterdir()} == FILES  # and nothing half-written
     assert (folder / "interpretability_report.html").is_file()
     assert output.out.count("wrote ") == len(FILES) + 2 and "not drawn" not in output.out  # the overview, claims.json
-    assert "15/15" in output.err  # the progress bar
-    told = visualize_metrics.__doc__
-    assert all(path.split(".")[0] in told for path in FILES) and "claims.json" in told
+    assert f"{len(DRAWN) + 1}/{len(DRAWN) + 1}" in output.err  # the progress bar
 
     changes = json.loads((store.paths.metrics / "claims.json").read_text())["changes"]
     claimed = {(c["measure"], *c["unit"].values()) for c in changes if c["claimed"] and "head" in c["unit"]}
     assert ("attn_source_ns", *map(str, CHANGED_HEAD)) in claimed and ("attn_sink", *map(str, STYLE_HEAD)) in claimed
     assert {unit[1:] for unit in claimed} == {tuple(map(str, head)) for head in (CHANGED_HEAD, STYLE_HEAD)}
+
+
+def test_help_lists_the_pictures_and_draws_nothing():
+    program = (
+        f"import sys, runpy; sys.argv = ['x', '--help']; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        f"try: runpy.run_path({str(REPOSITORY / 'visualize_metrics.py')!r}, run_name='__main__')\n"
+        "except SystemExit: print([name for name in ('numpy', 'matplotlib', 'plotly') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert all(name in done.stdout and picture.shows in done.stdout for name, picture in DRAWN.items())
+    assert "claims.json" in done.stdout and done.stdout.endswith("[]\n"), done.stdout[-200:] + done.stderr
+
+
+def test_a_wrong_name_gets_the_nearest(tmp_path, monkeypatch, capsys):
+    write_fake_run(tmp_path, "good", steps=(0,))
+    for arguments, near in (
+        (("--run_name", "goood"), "good"),
+        (("--run_name", "good", "--only", "head_change"), "head_changes"),
+        (("--run_name", "good", "--onyl=report"), "--only"),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *arguments, "--root", tmp_path)
+        assert f"did you mean {near}?" in capsys.readouterr().err
 
 
 def test_the_same_bytes_again(tmp_path, monkeypatch):

@@ -37,13 +37,17 @@ class ScriptParser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown == message:
             raise InputError(f"{message.removeprefix('argument ')}; see --help.")
-        raise InputError(f"unknown flag {unknown}{nearest(unknown, self._option_string_actions)}; see --help.")
+        raise InputError(f"unknown flag {unknown}{nearest_flag(unknown, self._option_string_actions)}; see --help.")
 
 
-def nearest(words: str, known: Iterable[str]) -> str:
+def nearest_flag(words: str, known: Iterable[str]) -> str:
     """Return " (did you mean --flag?)" for the first unknown flag in `words`, or nothing."""
-    wrong = next((word for word in words.split() if word.startswith("-")), "").split("=")[0]
+    return nearest(next((word for word in words.split() if word.startswith("-")), "").split("=")[0], known)
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """Return " (did you mean NAME?)" with the known name that begins so or is most alike, or nothing."""
     known = list(known)
-    begun = [flag for flag in known if wrong.strip("-") and flag.startswith(wrong)]  # --temp of --temperature
+    begun = [name for name in known if wrong.strip("-") and name.startswith(wrong)]  # --temp of --temperature
     near = begun or difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""

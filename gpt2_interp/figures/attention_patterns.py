@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.gif import Canvas, gif_bytes, only_one, step_durations
+from gpt2_interp.figures.gif import Canvas, draw_gif, film, only_one
 from gpt2_interp.figures.heads import HEADS_SHOWN, head_evolution
 from gpt2_interp.figures.panels import STYLE, color_map, measure_label
 from gpt2_interp.snapshots.patterns import unfold_patterns
@@ -56,8 +56,8 @@ def readable(token: str) -> str:
     return text if len(text) <= 12 else text[:11] + "…"
 
 
-def pattern_gif(m: Measurements) -> bytes:
-    data = pattern_evolution(m)
+@draw_gif.register
+def _(data: PatternEvolution, m: Measurements) -> bytes:
     n_token = len(data.tokens)
     with matplotlib.rc_context(STYLE):
         side = float(np.clip(0.095 * n_token, 3.0, 5.6))
@@ -87,16 +87,16 @@ def pattern_gif(m: Measurements) -> bytes:
             label=f"{measure_label('attn_pattern')}, square-root scale",
         )
         title = canvas.figure.suptitle("\n", fontsize=10)
-        frames = []
-        for i, step in enumerate(data.steps):
+
+        def show(i: int) -> None:
             for image, pattern in zip(images, data.patterns[i], strict=True):
                 image.set_data(pattern)
             title.set_text(
-                f"{m.paths.run_name} · step {step} · probe {data.probe_id}{only_one(data.steps)}\n"
+                f"{m.paths.run_name} · step {data.steps[i]} · probe {data.probe_id}{only_one(data.steps)}\n"
                 f"the heads whose entropy changed most by step {data.steps[-1]} (mean over all probes)"
             )
-            frames.append(canvas.frame())
-    return gif_bytes(frames, step_durations(len(frames)))
+
+        return film(canvas, len(data.steps), show)
 
 
 def token_ticks(axes: np.ndarray, tokens: list[str], side: float) -> None:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import matplotlib
-import plotly.graph_objects as go
-from matplotlib.figure import Figure
-
 from gpt2_interp.analysis.measurements import Measurements
-from gpt2_interp.figures.draw_html import bars_plotly
-from gpt2_interp.figures.draw_png import draw_bars, png_bytes
-from gpt2_interp.figures.panels import BLUE, ORANGE, STYLE, BarPanel, figure_title, measure_label
+from gpt2_interp.figures.panels import BLUE, ORANGE, BarPanel, Bars, measure_label
 from gpt2_interp.statistics.intervals import bootstrap_band
 
 GRAFTS = {
@@ -31,15 +25,5 @@ def graft_panels(m: Measurements) -> list[BarPanel]:
     return panels
 
 
-def graft_png(m: Measurements) -> bytes:
-    panels = graft_panels(m)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 0.21 * len(panels[0].rows) + 1.7), layout="constrained")
-        for ax, panel in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
-            draw_bars(ax, panel)
-        figure.suptitle(figure_title(m, TITLE), fontsize=12)
-        return png_bytes(figure)
-
-
-def graft_plotly(m: Measurements) -> go.Figure:
-    return bars_plotly(m, graft_panels(m), TITLE)
+def graft(m: Measurements) -> Bars:
+    return Bars(TITLE, graft_panels(m))

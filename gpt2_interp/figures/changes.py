@@ -5,26 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.draw_html import maps_plotly
-from gpt2_interp.figures.draw_png import maps_png
 from gpt2_interp.figures.panels import (
     INSIDE,
     NO_BAND,
     SHOWN,
     MapPanel,
-    figure_title,
+    Maps,
     measure_label,
     not_measured,
     symmetric_range,
 )
-from gpt2_interp.snapshots.table import CLAIMED, MEASURE
+from gpt2_interp.figures.registry import HEAD_MEASURES
+from gpt2_interp.snapshots.table import MEASURE
 from gpt2_interp.statistics.intervals import nan_mean
 
-HEAD_MEASURES = tuple(measure.name for measure in CLAIMED if measure.unit_axes == ("layer", "head"))
 SUBJECT = "Change of every attention head since step 0"
 TITLE = f"{SUBJECT} (framed and counted: claimed; pale: within the band of random changes)"
 
@@ -150,13 +147,8 @@ def _ablation_map(m: Measurements) -> MapPanel:
     )
 
 
-def head_changes_png(m: Measurements) -> bytes:
+def head_changes_layout(m: Measurements) -> Maps:
     panels = head_change_panels(m)
     n_layer, n_head = len(m.labels("layer")), len(m.labels("head"))
-    width, height = max(3.3, 0.19 * n_head + 1.3), max(2.1, 0.17 * n_layer + 0.9)
-    return maps_png(figure_title(m, TITLE), panels, 4, width, height)
-
-
-def head_changes_plotly(m: Measurements) -> go.Figure:
-    height = max(300, 17 * len(m.labels("layer")) + 140)
-    return maps_plotly(m, head_change_panels(m), SUBJECT, 3, height)
+    size = max(3.3, 0.19 * n_head + 1.3), max(2.1, 0.17 * n_layer + 0.9)
+    return Maps(TITLE, panels, 4, size, 3, max(300, 17 * n_layer + 140), page_title=SUBJECT)

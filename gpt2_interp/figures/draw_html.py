@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,13 @@ from gpt2_interp.figures.panels import (
     SHOWN,
     SNAPSHOT_AXIS,
     WITHIN,
-    BarPanel,
+    Bars,
     HeatPanel,
+    Heats,
     LinePanel,
+    Lines,
     MapPanel,
+    Maps,
     highest,
     symmetric_range,
 )
@@ -46,18 +50,25 @@ def plain_look(figure: go.Figure) -> go.Figure:
     return figure
 
 
+@singledispatch
+def draw_html(layout: object, m: Measurements) -> go.Figure:
+    """Return the interactive figure of a layout. A layout of one picture alone registers its drawing here."""
+    raise TypeError(f"no page can be drawn of {type(layout).__name__}.")
+
+
 # --- lines and bars ----------------------------------------------------------------------------------------------
 
 
-def lines_plotly(m: Measurements, panels: Sequence[LinePanel], title: str) -> go.Figure:
-    """Line panels, two in a row, with one legend below."""
+@draw_html.register
+def _(layout: Lines, m: Measurements) -> go.Figure:
+    panels = layout.panels
     rows = -(-len(panels) // 2)
     titles = [panel.title for panel in panels]
     figure = make_subplots(rows, 2, subplot_titles=titles, vertical_spacing=0.28 / rows, horizontal_spacing=0.1)
     seen: set[str] = set()
     for i, panel in enumerate(panels):
         plotly_lines(figure, panel, i // 2 + 1, i % 2 + 1, seen)
-    figure.update_layout(height=300 * rows, title=plotly_title(m, title), margin={"t": 90})
+    figure.update_layout(height=300 * rows, title=plotly_title(m, layout.title), margin={"t": 90})
     figure.update_layout(legend={"orientation": "h", "y": -0.2 / rows, "yanchor": "top"})
     return plain_look(figure)
 
@@ -111,8 +122,9 @@ def _transparent(color: str) -> str:
     return f"rgba({red},{green},{blue},0.2)"
 
 
-def bars_plotly(m: Measurements, panels: Sequence[BarPanel], title: str) -> go.Figure:
-    """Bar panels beside each other, with the same rows."""
+@draw_html.register
+def _(layout: Bars, m: Measurements) -> go.Figure:
+    panels = layout.panels
     titles = [panel.title for panel in panels]
     figure = make_subplots(1, len(panels), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.05)
     for col, panel in enumerate(panels, start=1):
@@ -129,16 +141,16 @@ def bars_plotly(m: Measurements, panels: Sequence[BarPanel], title: str) -> go.F
         figure.update_xaxes(title_text=panel.x_label.replace("\n", "<br>"), row=1, col=col)
     figure.update_yaxes(type="category", autorange="reversed")
     height = 22 * len(panels[0].rows) + 200
-    figure.update_layout(height=height, showlegend=False, title=plotly_title(m, title), margin={"t": 100})
+    figure.update_layout(height=height, showlegend=False, title=plotly_title(m, layout.title), margin={"t": 100})
     return plain_look(figure)
 
 
 # --- heat maps with one colour range -----------------------------------------------------------------------------
 
 
-def plotly_heat(panels: Sequence[HeatPanel], label: str, above: LinePanel | None = None) -> go.Figure:
-    """Heat maps with one colour axis, two in a row; `above` is a line panel over the whole width."""
-    columns = 2
+@draw_html.register
+def _(layout: Heats, m: Measurements) -> go.Figure:
+    panels, above, columns = layout.panels, layout.above, 2
     first = 1 if above else 0
     rows = -(-len(panels) // columns) + first
     specs: list[list[Any]] = [[{} for _ in range(columns)] for _ in range(rows)]
@@ -153,11 +165,14 @@ def plotly_heat(panels: Sequence[HeatPanel], label: str, above: LinePanel | None
         row, col = i // columns + 1 + first, i % columns + 1
         add_heat(figure, panel, row, col)
     if panels:
-        bar = {"title": {"text": label, "side": "right"}}
+        bar = {"title": {"text": layout.label, "side": "right"}}
         axis = {"colorscale": "Viridis", "cmin": 0, "cmax": highest(panels), "colorbar": bar}
         figure.update_layout(coloraxis=axis)
-    figure.update_layout(height=310 * rows + 100, margin={"t": 100})
-    return figure
+    figure.update_layout(height=310 * rows + 100, margin={"t": 100}, title=plotly_title(m, layout.title))
+    if above:
+        legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"}
+        figure.update_layout(showlegend=True, legend=legend)
+    return plain_look(figure)
 
 
 def add_heat(figure: go.Figure, panel: HeatPanel, row: int, col: int) -> None:
@@ -189,10 +204,9 @@ def _one_color(z: np.ndarray, columns: list[str], rows: list[str], color: str, *
 # --- maps with a colour range each -------------------------------------------------------------------------------
 
 
-def maps_plotly(
-    m: Measurements, panels: Sequence[MapPanel], title: str, columns: int = 2, height: int = 320
-) -> go.Figure:
-    """Maps, `columns` in a row, each with a colour bar of its own; `height` of one map in pixels."""
+@draw_html.register
+def _(layout: Maps, m: Measurements) -> go.Figure:
+    panels, columns, title = layout.panels, layout.page_columns, layout.page_title or layout.title
     rows = -(-len(panels) // columns)
     longest = max((len(row) for panel in panels for row in panel.rows), default=0)  # row labels need their room
     spacing = {"vertical_spacing": 0.28 / rows, "horizontal_spacing": (0.3 + 0.006 * longest) / columns**1.2}
@@ -202,7 +216,7 @@ def maps_plotly(
         add_map(figure, panel, i // columns + 1, i % columns + 1)
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(showgrid=False, zeroline=False)
-    figure.update_layout(height=height * rows + 110, title=plotly_title(m, title), margin={"t": 110})
+    figure.update_layout(height=layout.page_height * rows + 110, title=plotly_title(m, title), margin={"t": 110})
     return plain_look(figure)
 
 

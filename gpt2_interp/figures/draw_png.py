@@ -6,6 +6,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Sequence
+from functools import singledispatch
 from io import BytesIO
 from typing import Any
 
@@ -30,9 +31,13 @@ from gpt2_interp.figures.panels import (
     STYLE,
     WITHIN,
     BarPanel,
+    Bars,
     HeatPanel,
+    Heats,
     LinePanel,
+    Lines,
     MapPanel,
+    Maps,
     color_map,
     figure_title,
     highest,
@@ -49,6 +54,78 @@ def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a token of a script the font lacks becomes a box
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+# --- whole pictures ----------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def draw_png(layout: object, m: Measurements) -> bytes:
+    """Return the PNG of a layout. A layout of one picture alone registers its drawing here."""
+    raise TypeError(f"no PNG can be drawn of {type(layout).__name__}.")
+
+
+@draw_png.register
+def _(layout: Lines, m: Measurements) -> bytes:
+    rows = -(-len(layout.panels) // 2)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.25 * rows), layout="constrained")
+        axes = grid(figure, rows, 2, len(layout.panels))
+        for ax, panel in zip(axes, layout.panels, strict=True):
+            draw_lines(ax, panel)
+        same_steps(axes, layout.panels)
+        layer_legend(figure, layout.panels)
+        figure.suptitle(figure_title(m, layout.title), fontsize=12)
+        return png_bytes(figure)
+
+
+@draw_png.register
+def _(layout: Maps, m: Measurements) -> bytes:
+    rows, (width, height) = -(-len(layout.panels) // layout.columns), layout.size
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(layout.columns * width, rows * height + 0.6), layout="constrained")
+        for ax, panel in zip(grid(figure, rows, layout.columns, len(layout.panels)), layout.panels, strict=True):
+            draw_map(ax, panel)
+        figure.suptitle(figure_title(m, layout.title), fontsize=12)
+        return png_bytes(figure)
+
+
+@draw_png.register
+def _(layout: Bars, m: Measurements) -> bytes:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 0.21 * len(layout.panels[0].rows) + 1.7), layout="constrained")
+        for ax, panel in zip(figure.subplots(1, len(layout.panels), sharey=True), layout.panels, strict=True):
+            draw_bars(ax, panel)
+        figure.suptitle(figure_title(m, layout.title), fontsize=12)
+        return png_bytes(figure)
+
+
+@draw_png.register
+def _(layout: Heats, m: Measurements) -> bytes:
+    heats, above = heat_height(layout.panels) if layout.panels else 0.0, 3.6 if layout.above else 0.0
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12, above + heats), layout="constrained")
+        both = layout.above and layout.panels
+        parts = figure.subfigures(2, 1, height_ratios=[3.2, heats]) if both else [figure, figure]
+        if layout.above:
+            draw_lines(parts[0].subplots(), layout.above)
+        if layout.panels:
+            draw_heat_panels(parts[1], layout.panels, layout.label)
+        if layout.panels and layout.caption:
+            parts[1].suptitle(layout.caption, fontsize=10)
+        figure.suptitle(figure_title(m, layout.title), fontsize=12)
+        return png_bytes(figure)
+
+
+def grid(figure: Any, rows: int, columns: int, count: int) -> list[Any]:
+    """The first `count` axes of a grid in a Figure or SubFigure; the rest is taken away."""
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.remove()
+    return list(axes[:count])
+
+
+# --- panels ------------------------------------------------------------------------------------------------------
 
 
 def draw_lines(ax: Any, panel: LinePanel) -> None:
@@ -98,9 +175,9 @@ def write_note(ax: Any, note: str) -> None:
 def draw_heat_panels(figure: Any, panels: list[HeatPanel], label: str) -> None:
     """Small multiples with one colour range, NaN grey. `figure` is a Figure or SubFigure."""
     columns = min(4, len(panels))
-    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
+    axes = grid(figure, -(-len(panels) // columns), columns, len(panels))
     top = highest(panels)
-    for ax, panel in zip(axes, panels, strict=False):
+    for ax, panel in zip(axes, panels, strict=True):
         image = ax.imshow(panel.values, cmap=color_map("viridis"), vmin=0, vmax=top, aspect="auto")
         ax.grid(False)
         ticks(ax.set_xticks, panel.columns, 7)
@@ -108,9 +185,7 @@ def draw_heat_panels(figure: Any, panels: list[HeatPanel], label: str) -> None:
         ax.set_title(panel.title, loc="left")
         ax.set_xlabel(SNAPSHOT_AXIS)
         ax.set_ylabel("" if panel.title == OUTSIDE else "layer")
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    figure.colorbar(image, ax=list(axes[: len(panels)]), label=label, shrink=0.7, pad=0.01)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.7, pad=0.01)
 
 
 def ticks(set_ticks: Any, labels: list[str], most: int) -> None:
@@ -177,20 +252,6 @@ def _write_cells(ax: Any, panel: MapPanel) -> None:
         ax.text(column, row, panel.texts[row][column], ha="center", va="center", fontsize=6.8, color=color)
 
 
-def maps_png(title: str, panels: Sequence[MapPanel], columns: int, width: float, height: float) -> bytes:
-    """All maps in one picture, `columns` in a row; width and height of one map in inches."""
-    rows = -(-len(panels) // columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(columns * width, rows * height + 0.6), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for ax, panel in zip(axes, panels, strict=False):
-            draw_map(ax, panel)
-        for ax in axes[len(panels) :]:
-            ax.remove()
-        figure.suptitle(title, fontsize=12)
-        return png_bytes(figure)
-
-
 def draw_bars(ax: Any, panel: BarPanel) -> None:
     """Horizontal bars from the top down, thin lines are the band."""
     at = np.arange(len(panel.rows))
@@ -200,22 +261,6 @@ def draw_bars(ax: Any, panel: BarPanel) -> None:
     ax.set(yticks=at, yticklabels=panel.rows, ylim=(len(at) - 0.4, -0.6), xlabel=panel.x_label)
     ax.set_title(panel.title, loc="left")
     ax.grid(axis="y", visible=False)
-
-
-def lines_png(m: Measurements, panels: Sequence[LinePanel], title: str) -> bytes:
-    """Panels over the step, two in a row, with one legend of the layers below."""
-    rows = -(-len(panels) // 2)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.25 * rows), layout="constrained")
-        axes = figure.subplots(rows, 2, squeeze=False).ravel()
-        for ax, panel in zip(axes, panels, strict=False):
-            draw_lines(ax, panel)
-        for ax in axes[len(panels) :]:
-            ax.remove()
-        same_steps(axes[: len(panels)], panels)
-        layer_legend(figure, panels)
-        figure.suptitle(figure_title(m, title), fontsize=12)
-        return png_bytes(figure)
 
 
 def layer_legend(figure: Figure, panels: Sequence[LinePanel]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import singledispatch
 
 import imageio.v3 as imageio
 import numpy as np
@@ -11,10 +12,25 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from gpt2_interp.analysis.measurements import Measurements
+
 FRAME_MS = 900
-
-
 LAST_FRAME_MS = 2500
+
+
+@singledispatch
+def draw_gif(layout: object, m: Measurements) -> bytes:
+    """Return the animation of a layout, which registers its drawing here."""
+    raise TypeError(f"no animation can be drawn of {type(layout).__name__}.")
+
+
+def film(canvas: Canvas, n_step: int, show: Callable[[int], None]) -> bytes:
+    """The GIF with one frame a step; `show` puts step number i onto the canvas."""
+    frames = []
+    for i in range(n_step):
+        show(i)
+        frames.append(canvas.frame())
+    return gif_bytes(frames, step_durations(n_step))
 
 
 def gif_bytes(frames: Sequence[np.ndarray], duration_ms: Sequence[int]) -> bytes:

@@ -1,7 +1,7 @@
-"""Pictures that move with the optimizer step: heads and attention patterns; and how frames become a GIF.
+"""Entropy of every attention head, step by step.
 
-What is drawn is computed first for all steps (`HeadEvolution`, `PatternEvolution`, ...), together with one colour range
-over all of them: a colour means the same in every frame.
+What is drawn is computed first for all steps, together with one colour range over all of them: a colour means the same
+in every frame.
 """
 
 from __future__ import annotations
@@ -14,18 +14,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from gpt2_interp.analysis.measurements import Measurements
-from gpt2_interp.figures.draw_html import step_slider
-from gpt2_interp.figures.gif import Canvas, gif_bytes, only_one, step_durations
+from gpt2_interp.figures.draw_html import draw_html, step_slider
+from gpt2_interp.figures.gif import Canvas, draw_gif, film, only_one
 from gpt2_interp.figures.panels import NO_VALUE, STYLE, color_map, measure_label, symmetric_range
 from gpt2_interp.statistics.intervals import nan_mean
 
 HEADS_SHOWN = 4
-
-
-# --- GIF ---------------------------------------------------------------------------------------------------------
-
-
-# --- attention heads -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -48,8 +42,8 @@ def head_evolution(m: Measurements) -> HeadEvolution:
     return HeadEvolution(steps, entropy, change, limits, symmetric_range(change))
 
 
-def head_gif(m: Measurements) -> bytes:
-    data = head_evolution(m)
+@draw_gif.register
+def _(data: HeadEvolution, m: Measurements) -> bytes:
     n_layer, n_head = data.entropy.shape[1:]
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(max(8.0, 0.55 * n_head * 2 + 2.5), max(3.4, 0.3 * n_layer + 1.6))
@@ -67,18 +61,18 @@ def head_gif(m: Measurements) -> bytes:
             ax.grid(False)
             canvas.figure.colorbar(image, ax=ax, label=measure_label("attn_entropy"))
         title = canvas.figure.suptitle(f"step {data.steps[0]}")
-        frames = []
-        for i, step in enumerate(data.steps):
+
+        def show(i: int) -> None:
             images[0].set_data(data.entropy[i])
             images[1].set_data(data.change[i])
-            title.set_text(f"{m.paths.run_name} · step {step}{only_one(data.steps)}")
-            frames.append(canvas.frame())
-    return gif_bytes(frames, step_durations(len(frames)))
+            title.set_text(f"{m.paths.run_name} · step {data.steps[i]}{only_one(data.steps)}")
+
+        return film(canvas, len(data.steps), show)
 
 
-def head_plotly(m: Measurements) -> go.Figure:
+@draw_html.register
+def _(data: HeadEvolution, m: Measurements) -> go.Figure:
     """Both heat maps with a slider over the steps; colour ranges fixed over all of them."""
-    data = head_evolution(m)
     low, high = data.entropy_range
     figure = make_subplots(
         1, 2, horizontal_spacing=0.2, subplot_titles=["Attention entropy", f"Change since step {data.steps[0]}"]
@@ -127,6 +121,3 @@ def head_plotly(m: Measurements) -> go.Figure:
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
     return figure
-
-
-# --- attention patterns ----------------------------------------------------------------------------------------------

@@ -5,13 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 import numpy as np
-import plotly.graph_objects as go
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.draw_html import maps_plotly
-from gpt2_interp.figures.draw_png import maps_png
-from gpt2_interp.figures.panels import SNAPSHOT_AXIS, MapPanel, figure_title, measure_label, not_measured
+from gpt2_interp.figures.panels import SNAPSHOT_AXIS, MapPanel, Maps, measure_label, not_measured
 from gpt2_interp.snapshots.table import HEADLINE, MEASURE, SPREAD
 from gpt2_interp.statistics.intervals import nan_mean
 
@@ -150,21 +147,12 @@ def _layer_map(m, title, name, steps, values, limits, hover, note="") -> MapPane
     )
 
 
-def drift_png(m: Measurements) -> bytes:
-    panels = drift_panels(m)
-    return maps_png(figure_title(m, DRIFT_TITLE), panels, 4, 3.9, _map_height(m))
+def drift(m: Measurements) -> Maps:
+    return Maps(DRIFT_TITLE, drift_panels(m), 4, (3.9, _map_height(m)), 2, int(90 * _map_height(m)) + 60)
 
 
-def drift_plotly(m: Measurements) -> go.Figure:
-    return maps_plotly(m, drift_panels(m), DRIFT_TITLE, 2, int(90 * _map_height(m)) + 60)
-
-
-def lens_png(m: Measurements) -> bytes:
-    return maps_png(figure_title(m, LENS_TITLE), lens_panels(m), 2, 5.6, _map_height(m))
-
-
-def lens_plotly(m: Measurements) -> go.Figure:
-    return maps_plotly(m, lens_panels(m), LENS_TITLE, 2, int(90 * _map_height(m)) + 60)
+def lens(m: Measurements) -> Maps:
+    return Maps(LENS_TITLE, lens_panels(m), 2, (5.6, _map_height(m)), 2, int(90 * _map_height(m)) + 60)
 
 
 def _map_height(m: Measurements) -> float:

@@ -16,9 +16,10 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gpt2_interp.analysis.projection import Projection
-from gpt2_interp.figures.draw_html import step_slider
-from gpt2_interp.figures.gif import Canvas, gif_bytes
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.analysis.projection import Projection, load_projection
+from gpt2_interp.figures.draw_html import draw_html, step_slider
+from gpt2_interp.figures.gif import Canvas, draw_gif, gif_bytes
 from gpt2_interp.figures.panels import GREY, STYLE
 
 MOST_CLUSTERS = 14  # more colours than this can't be told apart
@@ -32,6 +33,22 @@ class Group:
     label: str
     color: str
     members: list[int]
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """probe_ids, clusters: one for each example of the projection."""
+
+    projection: Projection
+    probe_ids: Sequence[str]
+    clusters: Sequence[str]
+
+
+def latent_space(m: Measurements) -> LatentSpace:
+    """The saved projection. Raises InputError if analyze_latent_space.py has not written it."""
+    projection = load_projection(m.paths.latent / "projection.safetensors")
+    n_probe = projection.coordinates.shape[1]
+    return LatentSpace(projection, m.probe_ids(n_probe), m.clusters(n_probe))
 
 
 def color_groups(clusters: Sequence[str], defined: np.ndarray) -> list[Group]:
@@ -77,10 +94,10 @@ def quality_sentence(projection: Projection) -> str:
     )
 
 
-def latent_plotly(
-    projection: Projection, probe_ids: Sequence[str], clusters: Sequence[str], run_name: str
-) -> go.Figure:
+@draw_html.register
+def _(space: LatentSpace, m: Measurements) -> go.Figure:
     """Slider over the steps, one trace per cluster, the same axis ranges throughout."""
+    projection, probe_ids, clusters = space.projection, space.probe_ids, space.clusters
     groups = color_groups(clusters, np.isfinite(projection.coordinates).all(axis=(0, 2)))
     names = axis_names(projection)
 
@@ -118,7 +135,7 @@ def latent_plotly(
         margin={"l": 10, "r": 10, "b": 40, "t": 80},
         scene={**axes, "aspectmode": "cube"},
         legend={"itemsizing": "constant"},
-        title={"text": f"Hidden states of the probes · run {run_name}", "subtitle": {"text": subtitle}},
+        title={"text": f"Hidden states of the probes · run {m.paths.run_name}", "subtitle": {"text": subtitle}},
         **(step_slider(projection.steps) if len(projection.steps) > 1 else {}),
     )
     return figure
@@ -130,8 +147,10 @@ def latent_description(projection: Projection) -> str:
     return f"{method} of all steps together, {info.get('layer', 'layer ?')}, {info.get('pooling', '?')}"
 
 
-def latent_gif(projection: Projection, clusters: Sequence[str], run_name: str) -> bytes:
+@draw_gif.register
+def _(space: LatentSpace, m: Measurements) -> bytes:
     """The camera makes one turn while the steps advance; limits fixed over all frames."""
+    projection, clusters = space.projection, space.clusters
     groups = color_groups(clusters, np.isfinite(projection.coordinates).all(axis=(0, 2)))
     n_step = len(projection.steps)
     per_step = max(1, round(TURN_FRAMES / n_step))
@@ -167,6 +186,6 @@ def latent_gif(projection: Projection, clusters: Sequence[str], run_name: str) -
             at = i // per_step
             points._offsets3d = tuple(projection.coordinates[at, members].T)  # matplotlib has no public setter
             ax.view_init(elev=22, azim=-60 + 360 * i / (n_step * per_step))
-            title.set_text(f"{run_name} · step {projection.steps[at]}")
+            title.set_text(f"{m.paths.run_name} · step {projection.steps[at]}")
             frames.append(canvas.frame())
     return gif_bytes(frames, [110] * (len(frames) - 1) + [1200])

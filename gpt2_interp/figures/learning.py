@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import plotly.graph_objects as go
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.draw_html import lines_plotly
-from gpt2_interp.figures.draw_png import lines_png
 from gpt2_interp.figures.over_time import drift_panel, loss_panel
-from gpt2_interp.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, Line, LinePanel, not_measured
+from gpt2_interp.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, Line, LinePanel, Lines, not_measured
 
 BAND = "95% bootstrap over "
 TITLE = f"What was learned (bands: {BAND}the probes in brackets)"
@@ -101,9 +98,5 @@ def _panel(
     return LinePanel(title, y_label, [*lines, Line(label, ends, np.full(2, value), GREY, wide=False, dashed=True)])
 
 
-def timeline_png(m: Measurements) -> bytes:
-    return lines_png(m, timeline_panels(m), TITLE)
-
-
-def timeline_plotly(m: Measurements) -> go.Figure:
-    return lines_plotly(m, timeline_panels(m), TITLE)
+def timeline(m: Measurements) -> Lines:
+    return Lines(TITLE, timeline_panels(m))

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
-import plotly.graph_objects as go
 
 from gpt2_interp.analysis.derived import most_changed, neuron_change
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.attention_patterns import readable
-from gpt2_interp.figures.draw_html import maps_plotly
-from gpt2_interp.figures.draw_png import maps_png
-from gpt2_interp.figures.gif import Canvas, gif_bytes, only_one, step_durations
-from gpt2_interp.figures.panels import STYLE, MapPanel, color_map, figure_title, symmetric_range
+from gpt2_interp.figures.gif import Canvas, draw_gif, film, only_one
+from gpt2_interp.figures.panels import STYLE, MapPanel, Maps, color_map, symmetric_range
 from gpt2_interp.snapshots.table import HALVES, HEADLINE
 
 NEURONS_PER_LAYER = 16  # in the animation
@@ -104,22 +101,17 @@ def _text(m: Measurements, token_id: int) -> str:
     return readable(m.tokens[token_id]) if token_id in m.tokens else f"id {token_id}"
 
 
-def neurons_png(m: Measurements) -> bytes:
+def changed_neurons(m: Measurements) -> Maps:
     panels = neuron_panels(m)
-    height = 0.42 * len(panels[0].rows) + 1.2
-    return maps_png(figure_title(m, TITLE), panels, 1, 1.35 * len(panels[0].columns) + 2, height)
-
-
-def neurons_plotly(m: Measurements) -> go.Figure:
-    panels = neuron_panels(m)
-    return maps_plotly(m, panels, TITLE, 1, 40 * len(panels[0].rows) + 120)
+    n_row, n_column = len(panels[0].rows), len(panels[0].columns)
+    return Maps(TITLE, panels, 1, (1.35 * n_column + 2, 0.42 * n_row + 1.2), 1, 40 * n_row + 120)
 
 
 # --- the animation -------------------------------------------------------------------------------------------------
 
 
-def neuron_gif(m: Measurements) -> bytes:
-    data = neuron_evolution(m)
+@draw_gif.register
+def _(data: NeuronEvolution, m: Measurements) -> bytes:
     n_layer, n_rank = data.neurons.shape
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(0.5 * n_rank + 2.2, max(3.2, 0.36 * n_layer + 1.7))
@@ -140,14 +132,14 @@ def neuron_gif(m: Measurements) -> bytes:
         ]
         canvas.figure.colorbar(image, ax=ax, label=Z_LABEL)
         title = canvas.figure.suptitle("\n", fontsize=10)
-        frames = []
-        for i, step in enumerate(data.steps):
+
+        def show(i: int) -> None:
             image.set_data(data.z[i])
             for cell, number in zip(cells, numbers, strict=True):
                 number.set_color("white" if abs(data.z[i][cell]) > 0.55 * data.z_range else "#333333")
             title.set_text(
-                f"{m.paths.run_name} · step {step}{only_one(data.steps)}\n"
+                f"{m.paths.run_name} · step {data.steps[i]}{only_one(data.steps)}\n"
                 f"{TITLE}: region {HEADLINE['region']}, second half of the probes"
             )
-            frames.append(canvas.frame())
-    return gif_bytes(frames, step_durations(len(frames)))
+
+        return film(canvas, len(data.steps), show)

@@ -1,23 +1,24 @@
-"""Figures of one run over the optimizer step, from its saved measurements: attention and drift, weights, gradients.
-
-Each figure is first turned into panels (`panels.py`); both drawing libraries draw the same panels, and the tests look
-at the panels.
-"""
+"""Loss, attention and drift of one run over the optimizer step."""
 
 from __future__ import annotations
 
 import numpy as np
-import plotly.graph_objects as go
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.draw_html import lines_plotly
-from gpt2_interp.figures.draw_png import lines_png
-from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, Line, LinePanel, depth_colors, measure_label, not_measured
+from gpt2_interp.figures.panels import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Line,
+    LinePanel,
+    Lines,
+    depth_colors,
+    measure_label,
+    not_measured,
+)
 from gpt2_interp.snapshots.table import HEADLINE, MEASURE
 from gpt2_interp.statistics.intervals import bootstrap_band, nan_mean
-
-# --- panels ------------------------------------------------------------------------------------------------------
 
 
 def temporal_panels(m: Measurements) -> list[LinePanel]:
@@ -88,14 +89,5 @@ def drift_panel(m: Measurements, name: str, title: str) -> LinePanel:
     return LinePanel(title, measure_label(name), lines, note)
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
-
-TEMPORAL_TITLE = "Attention and hidden states while it learned"
-
-
-def temporal_png(m: Measurements) -> bytes:
-    return lines_png(m, temporal_panels(m), TEMPORAL_TITLE)
-
-
-def temporal_plotly(m: Measurements) -> go.Figure:
-    return lines_plotly(m, temporal_panels(m), TEMPORAL_TITLE)
+def temporal(m: Measurements) -> Lines:
+    return Lines("Attention and hidden states while it learned", temporal_panels(m))

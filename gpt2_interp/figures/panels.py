@@ -1,6 +1,6 @@
-"""Panels: what a figure shows, as plain arrays with labels and units; and how matplotlib draws them.
+"""Panels: what a picture shows, as plain arrays with labels and units. Layouts: the panels of one picture, placed.
 
-`draw_html.py` draws the same panels, and the tests look at them.
+`draw_png.py` and `draw_html.py` draw the same layouts, and the tests look at the panels.
 """
 
 from __future__ import annotations
@@ -125,6 +125,59 @@ class BarPanel:
     color: str = BLUE
 
 
+# --- layouts -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Line panels over the step, two in a row, with one legend of the layers below."""
+
+    title: str
+    panels: list[LinePanel]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bar panels beside each other, with the same rows."""
+
+    title: str
+    panels: list[BarPanel]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps, each with a colour range of its own.
+
+    columns: maps in a row of the PNG; size: width and height of one there, in inches. page_columns, page_height (of
+    one map, in pixels) and page_title: the same of the interactive page (page_title: default the title).
+    """
+
+    title: str
+    panels: list[MapPanel]
+    columns: int
+    size: tuple[float, float]
+    page_columns: int
+    page_height: int
+    page_title: str = ""
+
+
+@dataclass(frozen=True)
+class Heats:
+    """Heat maps with one colour range, which `label` names; `above`: a line panel over the whole width.
+
+    caption: a line between the two in the PNG.
+    """
+
+    title: str
+    panels: list[HeatPanel]
+    label: str
+    above: LinePanel | None = None
+    caption: str = ""
+
+
+# --- colours and titles ------------------------------------------------------------------------------------------
+
+
 def depth_colors(count: int) -> list[str]:
     """One colour per layer, dark (first) to light (last)."""
     return sns.color_palette("viridis", count + 1).as_hex()[:count]
@@ -170,12 +223,6 @@ def same_steps(axes: Sequence[Any], panels: Sequence[LinePanel]) -> None:
         margin = 0.02 * (max(ends) - min(ends))
         for ax in axes:
             ax.set_xlim(min(ends) - margin, max(ends) + margin)
-
-
-# --- heat maps ---------------------------------------------------------------------------------------------------
-
-
-# --- bars --------------------------------------------------------------------------------------------------------
 
 
 def not_measured(name: str) -> str:

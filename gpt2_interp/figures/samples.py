@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.analysis.outputs import is_number, read_rows
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.draw_html import lines_plotly
-from gpt2_interp.figures.draw_png import lines_png
-from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, Line, LinePanel
+from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, Line, LinePanel, Lines
 from gpt2_interp.statistics.intervals import interval, share_interval
 from gpt2_interp.statistics.texts import FEWEST_TEXTS, REPEATED, compare, equal_size
 
@@ -145,18 +142,7 @@ def _finished_panel(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> LinePan
     return LinePanel(panel.title, panel.y_label, panel.lines, panel.note, y_limits=(-0.03, 1.03))
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
-
-
-def _title(n: int) -> str:
-    return f"Quality of the samples: {n} texts a checkpoint, the same prompts; bands: 95% over texts"
-
-
-def sample_png(m: Measurements) -> bytes:
+def sample_quality(m: Measurements) -> Lines:
     panels, n = sample_panels(m)
-    return lines_png(m, panels, _title(n))
-
-
-def sample_plotly(m: Measurements) -> go.Figure:
-    panels, n = sample_panels(m)
-    return lines_plotly(m, panels, _title(n))
+    title = f"Quality of the samples: {n} texts a checkpoint, the same prompts; bands: 95% over texts"
+    return Lines(title, panels)

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.figures.draw_png import draw_png
+from gpt2_interp.figures.over_time import loss_panel
+from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, Line, LinePanel, Lines
+from gpt2_interp.files import write_atomically
+from gpt2_interp.run_paths import RunPaths
 
-import matplotlib
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+def draw_training_curves(paths: RunPaths) -> None:
+    """Write training_curves.png beside the run's models."""
+    m = Measurements(paths)
+    write_atomically(paths.model_outputs / "training_curves.png", draw_png(training_curves(m), m))
 
 
-def draw_training_curves(log: Sequence[dict], path: Path, title: str) -> None:
-    """log: lines {"step", "loss", "eval_loss", "eval_perplexity", "learning_rate", "grad_norm"}, each optional."""
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
-    panels = (
-        (axes[0, 0], (("loss", "training batches"), ("eval_loss", "validation rows")), "loss (nats/token)", False),
-        (axes[0, 1], (("eval_perplexity", "validation rows"),), "perplexity", True),
-        (axes[1, 0], (("learning_rate", "learning rate"),), "learning rate", False),
-        (axes[1, 1], (("grad_norm", "one batch, before clipping"),), "gradient norm", True),
+def training_curves(m: Measurements) -> Lines:
+    """Four panels over the optimizer step; a panel without a logged value has a note."""
+    return Lines(
+        "Training",
+        [
+            loss_panel(m),
+            _panel(m, "eval_perplexity", "Perplexity", "perplexity", "validation rows", ORANGE, log_y=True),
+            _panel(m, "learning_rate", "Learning rate", "learning rate", "learning rate", BLUE),
+            _panel(m, "grad_norm", "Gradient", "gradient norm", "one batch, before clipping", GREY, log_y=True),
+        ],
     )
-    for axis, curves, label, logarithmic in panels:
-        for key, name in curves:
-            points = [(line["step"], line[key]) for line in log if line.get(key) is not None]
-            if points:
-                marker = "o" if key.startswith("eval") else None
-                axis.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=4, linewidth=1.4)
-        axis.set(xlabel="optimizer step", ylabel=label)
-        if axis.lines:
-            axis.legend(frameon=False)
-            if logarithmic:
-                axis.set_yscale("log")
-        axis.grid(alpha=0.25)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+
+
+def _panel(
+    m: Measurements, key: str, title: str, y_label: str, label: str, color: str, log_y: bool = False
+) -> LinePanel:
+    x, y = m.logged(key)
+    if not len(x):
+        return LinePanel(title, y_label, note=f"{key} was not logged.")
+    return LinePanel(title, y_label, [Line(label, x, y, color, wide=False)], log_y=log_y)

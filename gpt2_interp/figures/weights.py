@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -14,14 +15,24 @@ from plotly.subplots import make_subplots
 from gpt2_interp.analysis.derived import CURVE, EPSILON, intruder_curve, intruders
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.draw_html import add_heat, add_map, plain_look, plotly_heat, plotly_lines, plotly_title
-from gpt2_interp.figures.draw_png import draw_heat_panels, draw_lines, draw_map, heat_height, layer_legend, png_bytes
+from gpt2_interp.figures.draw_html import add_heat, add_map, draw_html, plain_look, plotly_lines, plotly_title
+from gpt2_interp.figures.draw_png import (
+    draw_heat_panels,
+    draw_lines,
+    draw_map,
+    draw_png,
+    grid,
+    heat_height,
+    layer_legend,
+    png_bytes,
+)
 from gpt2_interp.figures.panels import (
     BLUE,
     ORANGE,
     OUTSIDE,
     STYLE,
     HeatPanel,
+    Heats,
     Line,
     LinePanel,
     MapPanel,
@@ -83,43 +94,15 @@ def gradient_panels(m: Measurements) -> tuple[LinePanel, list[HeatPanel]]:
     return norm, matrix_panels(m.labels("grad_matrix"), steps, shares)
 
 
-WEIGHT_TITLE = "Relative change of every weight matrix since the base model"
+def weight_changes(m: Measurements) -> Heats:
+    title = "Relative change of every weight matrix since the base model"
+    return Heats(title, weight_panels(m), measure_label("weight_change_relative"))
 
 
-def weight_png(m: Measurements) -> bytes:
-    panels = weight_panels(m)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, heat_height(panels)), layout="constrained")
-        draw_heat_panels(figure, panels, measure_label("weight_change_relative"))
-        figure.suptitle(figure_title(m, WEIGHT_TITLE), fontsize=12)
-        return png_bytes(figure)
-
-
-def weight_plotly(m: Measurements) -> go.Figure:
-    figure = plotly_heat(weight_panels(m), measure_label("weight_change_relative"))
-    return plain_look(figure.update_layout(title=plotly_title(m, WEIGHT_TITLE)))
-
-
-def gradient_png(m: Measurements) -> bytes:
+def gradients(m: Measurements) -> Heats:
     norm, shares = gradient_panels(m)
-    with matplotlib.rc_context(STYLE):
-        height = heat_height(shares) if shares else 0
-        figure = Figure(figsize=(12, 3.6 + height), layout="constrained")
-        parts = figure.subfigures(2, 1, height_ratios=[3.2, height]) if shares else [figure]
-        draw_lines(parts[0].subplots(), norm)
-        if shares:
-            draw_heat_panels(parts[1], shares, measure_label("grad_share"))
-            parts[1].suptitle("Share of each matrix at the snapshots (grey: no gradient yet)", fontsize=10)
-        figure.suptitle(figure_title(m, "Gradients"), fontsize=12)
-        return png_bytes(figure)
-
-
-def gradient_plotly(m: Measurements) -> go.Figure:
-    norm, shares = gradient_panels(m)
-    figure = plotly_heat(shares, measure_label("grad_share"), above=norm)
-    figure.update_layout(title=plotly_title(m, "Gradients"), showlegend=True)
-    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"})
-    return plain_look(figure)
+    caption = "Share of each matrix at the snapshots (grey: no gradient yet)"
+    return Heats("Gradients", shares, measure_label("grad_share"), above=norm, caption=caption)
 
 
 SPECTRA_TITLE = "In how many directions the weights changed"
@@ -185,8 +168,23 @@ def intruder_panels(m: Measurements) -> tuple[MapPanel, LinePanel]:
     return table, LinePanel("Intruders over the threshold", curve_label, lines, x_label="threshold on the cosine")
 
 
-def spectra_png(m: Measurements) -> bytes:
-    ranks, spectra, (table, curve) = rank_panels(m), spectrum_panels(m), intruder_panels(m)
+@dataclass(frozen=True)
+class Spectra:
+    """Stable ranks, spectra, and intruders with their curve: three blocks of one picture."""
+
+    ranks: list[HeatPanel]
+    spectra: list[LinePanel]
+    intruders: MapPanel
+    curve: LinePanel
+
+
+def spectra(m: Measurements) -> Spectra:
+    return Spectra(rank_panels(m), spectrum_panels(m), *intruder_panels(m))
+
+
+@draw_png.register
+def _(layout: Spectra, m: Measurements) -> bytes:
+    ranks, spectra, table, curve = layout.ranks, layout.spectra, layout.intruders, layout.curve
     spectra_rows = -(-len(spectra) // 4)
     heights = [heat_height(ranks) + 0.3, 2.6 * spectra_rows + 0.5, max(2.8, 0.2 * len(table.rows) + 1)]
     kept = [i for i, present in enumerate((True, spectra, True)) if present]
@@ -196,11 +194,8 @@ def spectra_png(m: Measurements) -> bytes:
         draw_heat_panels(parts[0], ranks, measure_label("stable_rank"))
         parts[0].suptitle("Stable rank of the change (grey: nothing has changed)", fontsize=10)
         if spectra:
-            axes = parts[1].subplots(spectra_rows, 4, squeeze=False).ravel()
-            for ax, panel in zip(axes, spectra, strict=False):
+            for ax, panel in zip(grid(parts[1], spectra_rows, 4, len(spectra)), spectra, strict=True):
                 draw_lines(ax, panel)
-            for ax in axes[len(spectra) :]:
-                ax.remove()
             parts[1].suptitle("Largest singular values of the change", fontsize=10)
             layer_legend(parts[1], spectra)
         left, right = parts[2].subplots(1, 2)
@@ -210,8 +205,9 @@ def spectra_png(m: Measurements) -> bytes:
         return png_bytes(figure)
 
 
-def spectra_plotly(m: Measurements) -> go.Figure:
-    ranks, spectra, (table, curve) = rank_panels(m), spectrum_panels(m), intruder_panels(m)
+@draw_html.register
+def _(layout: Spectra, m: Measurements) -> go.Figure:
+    ranks, spectra, table, curve = layout.ranks, layout.spectra, layout.intruders, layout.curve
     columns = 3
     cells = [*ranks, *([None] * (-len(ranks) % columns)), *spectra, *([None] * (-len(spectra) % columns)), table, curve]
     rows = -(-len(cells) // columns)

@@ -19,9 +19,9 @@ from plotly.offline import get_plotlyjs
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.analysis.outputs import read_rows, read_scores, spread_samples
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.draw_html import figure_fragment
-from gpt2_interp.figures.registry import SECTIONS, Chapter
-from gpt2_interp.figures.samples import sample_plotly
+from gpt2_interp.figures.draw import layout_of
+from gpt2_interp.figures.draw_html import draw_html, figure_fragment
+from gpt2_interp.figures.registry import PICTURES, SECTIONS, Picture
 from gpt2_interp.files import write_atomically
 from gpt2_interp.report.claims_tables import VERDICTS, ablation_section, claims_section, costs_section
 from gpt2_interp.report.score_tables import (
@@ -93,13 +93,15 @@ def summary(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]
 
 def quality_section(m: Measurements, scores: Mapping[str, Any]) -> dict[str, Any]:
     """What is said about the texts themselves: the table, the figure over the checkpoints, and their definitions."""
+    row = next(picture for picture in PICTURES if picture.section == "quality")
     picture, interactive, note = None, None, ""
     try:
-        interactive = Markup(figure_fragment(sample_plotly(m), "figure-sample_quality"))
-        picture, note, _ = _picture(m.paths.visualizations / "sample_quality.png", FOR_TEXT // 2)
+        interactive = Markup(_interactive(m, row))
+        picture, note, _ = _still(m, row, FOR_TEXT // 2)
     except InputError as problem:
         note = f"No picture: {problem}"
     return {
+        "row": row,
         "table": quality_table(scores),
         "picture": picture,
         "interactive": interactive,
@@ -127,41 +129,46 @@ def sections(m: Measurements) -> list[dict[str, Any]]:
     result = []
     for section in SECTIONS:
         chapters = []
-        for chapter in section.chapters:
-            shown, left = _chapter(m, chapter, left)
-            chapters.append(shown)
+        for picture in PICTURES:
+            if picture.section == section.name and picture.measures:
+                shown, left = _chapter(m, picture, left)
+                chapters.append(shown)
         result.append({"section": section, "chapters": chapters})
     return result
 
 
-def _chapter(m: Measurements, chapter: Chapter, left: int) -> tuple[dict[str, Any], int]:
-    """(what the template shows of one figure, bytes left for those that follow)."""
-    missing = [name for name in chapter.measures if not m.has(name)]
+def _chapter(m: Measurements, picture: Picture, left: int) -> tuple[dict[str, Any], int]:
+    """(what the template shows of one picture, bytes left for those that follow)."""
+    missing = [name for name in picture.measures if not m.has(name)]
     shown = {
-        "chapter": chapter,
-        "measures": [_measure(MEASURE[name]) for name in chapter.measures],
-        "picture": None,
+        "picture": picture,
+        "measures": [_measure(MEASURE[name]) for name in picture.measures],
+        "still": None,
         "interactive": None,
-        "measured": any(m.has(name) for name in chapter.needs or chapter.measures),
+        "measured": any(m.has(name) for name in picture.needs or picture.measures),
         "notes": [_not_measured(m, missing)] if missing else [],
     }
     if not shown["measured"]:
         return shown, left
-    picture, picture_note, left = _picture(m.paths.visualizations / f"{chapter.name}{chapter.suffix}", left)
-    interactive, interactive_note = None, ""
-    if chapter.plotly:
+    still, still_note, left = _still(m, picture, left)
+    interactive, interactive_note = "", ""
+    if ".html" in picture.formats:
         try:
-            interactive = figure_fragment(chapter.plotly(m), f"figure-{chapter.name}")
+            interactive = _interactive(m, picture)
         except InputError as problem:
             interactive_note = str(problem)
-    if interactive and len(interactive) > left:
-        interactive, interactive_note = None, "The interactive version is too large for this page: open its own file."
-    left -= len(interactive or "")
-    shown["picture"] = picture
+    if len(interactive) > left:
+        interactive, interactive_note = "", "The interactive version is too large for this page: open its own file."
+    left -= len(interactive)
+    shown["still"] = still
     # plotly writes < and / of its data as \u003c, \u002f
     shown["interactive"] = Markup(interactive) if interactive else None
-    shown["notes"] += [note for note in dict.fromkeys((picture_note, interactive_note)) if note]
+    shown["notes"] += [note for note in dict.fromkeys((still_note, interactive_note)) if note]
     return shown, left
+
+
+def _interactive(m: Measurements, picture: Picture) -> str:
+    return figure_fragment(draw_html(layout_of(picture, m), m), f"figure-{picture.name}")
 
 
 def _not_measured(m: Measurements, names: list[str]) -> str:
@@ -173,11 +180,11 @@ def _not_measured(m: Measurements, names: list[str]) -> str:
     return f"Not measured in this run{why}: {', '.join(names)}."
 
 
-def _picture(path: Path, left: int) -> tuple[str | None, str, int]:
+def _still(m: Measurements, picture: Picture, left: int) -> tuple[str | None, str, int]:
     """(data URI or None, why not, bytes left)."""
+    path = m.paths.visualizations / picture.still
     if not path.is_file():
-        script = "analyze_latent_space.py" if path.stem.startswith("latent") else "visualize_metrics.py"
-        return None, f"{path.name} has not been drawn yet: run {script} --run_name {path.parent.name}.", left
+        return None, f"{path.name} has not been drawn yet: run {picture.script} --run_name {path.parent.name}.", left
     data = base64.b64encode(path.read_bytes()).decode()
     if len(data) > left:
         return None, f"{path.name} is too large for this page: open the file itself.", left

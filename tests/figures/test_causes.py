@@ -5,7 +5,8 @@ import pytest
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.causes import graft_panels, graft_plotly
+from gpt2_interp.figures.causes import graft, graft_panels
+from gpt2_interp.figures.draw_html import draw_html
 from tests.fake_store import CARRYING_BLOCK, write_fake_run
 
 
@@ -17,7 +18,7 @@ def test_the_planted_block_stands_out_with_a_narrow_band(measurements):
         assert panel.values.max() == pytest.approx(0.72, abs=0.02) and np.sort(panel.values)[-2] < 0.05
         assert (panel.low <= panel.values).all() and (panel.values <= panel.high).all()
         assert "95% bootstrap over 12" in panel.x_label
-    bars = graft_plotly(measurements).data
+    bars = draw_html(graft(measurements), measurements).data
     np.testing.assert_allclose(bars[0].x, necessity.values)
     np.testing.assert_allclose(bars[0].x + bars[0].error_x.array, necessity.high)
 

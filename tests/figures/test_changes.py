@@ -7,7 +7,8 @@ import pytest
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.changes import HEAD_MEASURES, cell_state, head_change_panels, head_changes_plotly
+from gpt2_interp.figures.changes import HEAD_MEASURES, cell_state, head_change_panels, head_changes_layout
+from gpt2_interp.figures.draw_html import draw_html
 from gpt2_interp.figures.panels import INSIDE, NO_BAND, SHOWN, WITHIN
 from tests.fake_store import CHANGED_HEAD, STYLE_HEAD, write_fake_run
 
@@ -72,13 +73,17 @@ def test_without_a_band_nothing_is_coloured_or_framed(tmp_path):
         assert (panels[name].state == NO_BAND).all() and not panels[name].outlined.any()
         assert "nothing can be claimed" in panels[name].note
     assert panels["ablation_exact"].note == "ablation_exact was not measured."
-    coloured = [trace for trace in head_changes_plotly(m).data if trace.reversescale]
+    coloured = [trace for trace in draw_html(head_changes_layout(m), m).data if trace.reversescale]
     assert len(coloured) == len(HEAD_MEASURES)
     assert not any(np.isfinite(np.array(trace.z, dtype=float)).any() for trace in coloured)
 
 
 def test_pale_cells_have_no_colour_in_plotly(measurements):
-    pale = [trace for trace in head_changes_plotly(measurements).data if trace.colorscale[0][1] == WITHIN]
+    pale = [
+        trace
+        for trace in draw_html(head_changes_layout(measurements), measurements).data
+        if trace.colorscale[0][1] == WITHIN
+    ]
     assert len(pale) == len(HEAD_MEASURES) + 1
     assert sum(np.isfinite(np.array(trace.z, dtype=float)).sum() for trace in pale) == 12 * 12 - 10
 

@@ -9,11 +9,12 @@ from PIL import Image
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.analysis.projection import project
-from gpt2_interp.figures.attention_patterns import pattern_evolution, pattern_gif, readable
-from gpt2_interp.figures.gif import gif_bytes
-from gpt2_interp.figures.heads import head_evolution, head_gif, head_plotly
-from gpt2_interp.figures.latent import MOST_CLUSTERS, color_groups, equal_ranges, latent_gif, latent_plotly
-from gpt2_interp.figures.neurons import neuron_gif
+from gpt2_interp.figures.attention_patterns import pattern_evolution, readable
+from gpt2_interp.figures.draw_html import draw_html
+from gpt2_interp.figures.gif import draw_gif, gif_bytes
+from gpt2_interp.figures.heads import head_evolution
+from gpt2_interp.figures.latent import MOST_CLUSTERS, LatentSpace, color_groups, equal_ranges
+from gpt2_interp.figures.neurons import neuron_evolution
 from gpt2_interp.run_paths import RunPaths
 from tests.fake_store import CHANGED_HEAD, STEPS, TOKENS, write_fake_run
 
@@ -65,11 +66,11 @@ def test_the_planted_head_is_the_one_that_changed(measurements):
 
 
 def test_head_gif(measurements):
-    check_gif(head_gif(measurements), len(STEPS))
+    check_gif(draw_gif(head_evolution(measurements), measurements), len(STEPS))
 
 
 def test_head_page_has_equal_colour_ranges_and_steps_in_order(measurements):
-    figure = head_plotly(measurements)
+    figure = draw_html(head_evolution(measurements), measurements)
     assert [frame.name for frame in figure.frames] == [str(step) for step in STEPS]
     assert [step.label for step in figure.layout.sliders[0].steps] == [str(step) for step in STEPS]
     for column in (0, 1):
@@ -88,7 +89,7 @@ def test_patterns_show_the_heads_that_changed_most(measurements):
 
 
 def test_pattern_gif(measurements):
-    check_gif(pattern_gif(measurements), len(STEPS))
+    check_gif(draw_gif(pattern_evolution(measurements), measurements), len(STEPS))
 
 
 def test_readable_tokens():
@@ -97,12 +98,12 @@ def test_readable_tokens():
 
 
 def test_neuron_gif(measurements):
-    check_gif(neuron_gif(measurements), len(STEPS))
+    check_gif(draw_gif(neuron_evolution(measurements), measurements), len(STEPS))
 
 
 def test_latent_page(measurements, projection):
     ids = measurements.probe_ids(24)
-    figure = latent_plotly(projection, ids, measurements.clusters(24), "fake")
+    figure = draw_html(LatentSpace(projection, ids, measurements.clusters(24)), measurements)
     assert [frame.name for frame in figure.frames] == [str(step) for step in STEPS]
     assert len(figure.data) == 12
     last = np.concatenate([[*zip(t.x, t.y, t.z, strict=True)] for t in figure.frames[-1].data])
@@ -122,7 +123,7 @@ def test_ranges_hold_every_step(projection):
 
 def test_latent_gif_turns_while_steps_advance(measurements, projection, monkeypatch):
     monkeypatch.setattr("gpt2_interp.figures.latent.TURN_FRAMES", 10)
-    image = check_gif(latent_gif(projection, measurements.clusters(24), "fake"), 5 * 2)
+    image = check_gif(draw_gif(LatentSpace(projection, [], measurements.clusters(24)), measurements), 5 * 2)
     assert image.size[0] > 400
 
 
@@ -136,6 +137,6 @@ def test_colours_are_given_up_where_they_can_not_be_told_apart():
 def test_one_snapshot_draws(tmp_path):
     write_fake_run(tmp_path, steps=(0,))
     m = Measurements(RunPaths("fake", tmp_path))
-    for draw in (head_gif, neuron_gif):
-        check_gif(draw(m), 1)
-    assert "only one snapshot" in head_plotly(m).layout.title.subtitle.text
+    for data in (head_evolution(m), neuron_evolution(m)):
+        check_gif(draw_gif(data, m), 1)
+    assert "only one snapshot" in draw_html(head_evolution(m), m).layout.title.subtitle.text

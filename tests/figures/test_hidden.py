@@ -5,7 +5,9 @@ import pytest
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.hidden import DRIFT, LENS, drift_panels, drift_plotly, drift_png, lens_panels, lens_png
+from gpt2_interp.figures.draw_html import draw_html
+from gpt2_interp.figures.draw_png import draw_png
+from gpt2_interp.figures.hidden import DRIFT, LENS, drift, drift_panels, lens, lens_panels
 from tests.fake_store import STEPS, write_fake_run
 
 
@@ -61,7 +63,7 @@ def test_what_is_missing_is_said(tmp_path):
     panels = by_name(DRIFT, drift_panels(m))
     assert panels["rsa"].note == "rsa was not measured." and not panels["rsa"].values.size
     assert "half-samples" not in panels["cka_debiased"].hover[0][0]
-    assert drift_png(m) and drift_plotly(m) and lens_png(m)
+    assert draw_png(drift(m), m) and draw_html(drift(m), m) and draw_png(lens(m), m)
     store.write(0, {"probe_loss": np.zeros(24)})
     store.write(10, {"probe_loss": np.zeros(24)})
     for panels_of in (drift_panels, lens_panels):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from gpt2_interp.analysis.measurements import Measurements
-from gpt2_interp.figures.learning import timeline_panels, timeline_plotly, timeline_png
+from gpt2_interp.figures.draw_html import draw_html
+from gpt2_interp.figures.draw_png import draw_png
+from gpt2_interp.figures.learning import timeline, timeline_panels
 from tests.fake_store import STEPS, write_fake_run
 
 
@@ -46,9 +48,11 @@ def test_without_twins_and_general_text_it_says_so(tmp_path):
     assert [panel.note for panel in (gain, probes)] == ["", ""]
     assert effect.note == "twin_effect was not measured." and accuracy.note == "twin_right was not measured."
     assert general.note == "control_hidden_displacement was not measured." and not general.lines
-    assert timeline_png(m) and len(timeline_plotly(m).layout.annotations) == 9  # six titles, three notes
+    assert (
+        draw_png(timeline(m), m) and len(draw_html(timeline(m), m).layout.annotations) == 9
+    )  # six titles, three notes
 
 
 def test_one_snapshot_draws(tmp_path):
     m = Measurements(write_fake_run(tmp_path, steps=(0,)).paths)
-    assert timeline_png(m) and timeline_plotly(m)
+    assert draw_png(timeline(m), m) and draw_html(timeline(m), m)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gpt2_interp.analysis.measurements import Measurements
-from gpt2_interp.figures.neurons import neuron_evolution, neuron_panels, neurons_plotly
+from gpt2_interp.figures.draw_html import draw_html
+from gpt2_interp.figures.neurons import changed_neurons, neuron_evolution, neuron_panels
 from tests.fake_store import CHANGED_NEURON, HOSTILE, STEPS, write_fake_run
 
 
@@ -46,7 +47,7 @@ def test_the_table_names_the_token_and_escapes_it(measurements):
     (panel,) = neuron_panels(measurements)
     assert panel.texts[0][0].startswith("#7  +") and panel.texts[0][0].endswith(HOSTILE[:11] + "…")
     assert "on the second half" in panel.hover[0][0] and "&lt;/script&gt;" in panel.hover[0][0]
-    written = neurons_plotly(measurements).data[-1].text
+    written = draw_html(changed_neurons(measurements), measurements).data[-1].text
     assert not any("<script" in text for text in written) and any("&lt;/script&gt;" in text for text in written)
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.samples import BASE, REFERENCES, SAMPLES, UNRECORDED, sample_panels, sample_plotly, sample_png
+from gpt2_interp.figures.draw_html import draw_html
+from gpt2_interp.figures.draw_png import draw_png
+from gpt2_interp.figures.samples import BASE, REFERENCES, SAMPLES, UNRECORDED, sample_panels, sample_quality
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.statistics.texts import distinct_n, equal_size, n_words, repetition, self_bleu
 from tests.fake_store import N_SAMPLES, STEPS, fake_samples
@@ -82,8 +84,10 @@ def test_what_was_planted_shows(measurements):
 
 
 def test_drawn_by_both_libraries_with_the_number_of_texts(measurements):
-    assert sample_png(measurements).startswith(b"\x89PNG") and sample_png(measurements) == sample_png(measurements)
-    figure = sample_plotly(measurements)
+    layout = sample_quality(measurements)
+    assert draw_png(layout, measurements).startswith(b"\x89PNG")
+    assert draw_png(layout, measurements) == draw_png(sample_quality(measurements), measurements)
+    figure = draw_html(sample_quality(measurements), measurements)
     assert f"{N_SAMPLES} texts a checkpoint" in figure.layout.title.text
     assert sum(bool(trace.showlegend) for trace in figure.data) == 3
 
@@ -124,4 +128,4 @@ def test_empty_texts(with_samples):
     for name in ("distinct", "self_bleu", "repetition"):
         samples = lines_of(panels[name])[SAMPLES]
         assert np.isnan(samples.y[0]) and np.isfinite(samples.y[1]) and BASE not in lines_of(panels[name])
-    assert sample_png(m) and sample_plotly(m)
+    assert draw_png(sample_quality(m), m) and draw_html(sample_quality(m), m)

@@ -6,7 +6,9 @@ import pytest
 from gpt2_interp.analysis.derived import CURVE
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.weights import intruder_panels, rank_panels, spectra_plotly, spectra_png, spectrum_panels
+from gpt2_interp.figures.draw_html import draw_html
+from gpt2_interp.figures.draw_png import draw_png
+from gpt2_interp.figures.weights import intruder_panels, rank_panels, spectra, spectrum_panels
 from tests.fake_store import write_fake_run
 
 
@@ -40,13 +42,13 @@ def test_planted_intruders(measurements):
 def test_light_snapshots_have_no_spectra(tmp_path):
     m = Measurements(write_fake_run(tmp_path, steps=(0, 10), tiers=("light",)).paths)
     with pytest.raises(InputError, match="stable_rank"):
-        spectra_png(m)
+        draw_png(spectra(m), m)
 
 
 def test_one_snapshot_has_nothing_on_a_logarithmic_axis(tmp_path):
     m = Measurements(write_fake_run(tmp_path, steps=(0,)).paths)
     assert all(panel.note == "These matrices have not changed." for panel in spectrum_panels(m))
-    assert spectra_png(m) and spectra_plotly(m)
+    assert draw_png(spectra(m), m) and draw_html(spectra(m), m)
 
 
 def test_without_intruders_the_ranks_are_drawn(tmp_path):
@@ -55,4 +57,4 @@ def test_without_intruders_the_ranks_are_drawn(tmp_path):
         store.write(step, {"stable_rank": store.load(step)["stable_rank"]})
     m = Measurements(store.paths)
     assert intruder_panels(m)[0].note == "intruder_cosine was not measured." and spectrum_panels(m) == []
-    assert spectra_png(m) and spectra_plotly(m)
+    assert draw_png(spectra(m), m) and draw_html(spectra(m), m)
