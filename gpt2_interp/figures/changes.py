@@ -8,6 +8,7 @@ import numpy as np
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
+from gpt2_interp.figures.numbers import Cell, rounded, signed
 from gpt2_interp.figures.panels import (
     INSIDE,
     NO_BAND,
@@ -92,22 +93,14 @@ def cell_state(change: dict[str, Any]) -> int:
 def describe(change: dict[str, Any], unit: str) -> list[str]:
     """One change in a few short lines."""
     lines = [
-        f"{signed(change['change'])} ({signed(change['low'])} to {signed(change['high'])}) {unit}",
-        f"from {plain_number(change['before'])} to {plain_number(change['after'])}",
-        "no band" if change["band"] is None else f"band {plain_number(change['band'])}",
+        f"{Cell(change['change'], change['low'], change['high'], signed)} {unit}",
+        f"from {rounded(change['before'])} to {rounded(change['after'])}",
+        "no band" if change["band"] is None else f"band {rounded(change['band'])}",
         change["verdict"],
     ]
     if change.get("since") is not None:
         lines[-1] += f", since step {change['since']}"
     return lines
-
-
-def plain_number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
-def signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3g}"
 
 
 def _ablation_map(m: Measurements) -> MapPanel:
@@ -128,7 +121,7 @@ def _ablation_map(m: Measurements) -> MapPanel:
             state[i, j] = SHOWN if bounds["low"] > 0 or bounds["high"] < 0 else INSIDE
             outlined[i, j] |= change["verdict"] == "causal"
             hover[i][j] = (
-                f"layer {i}, head {j}: {signed(mean[i, j])} ({signed(bounds['low'])} to {signed(bounds['high'])})"
+                f"layer {i}, head {j}: {Cell(mean[i, j], bounds['low'], bounds['high'], signed)}"
                 f" nats/token<br>before training {signed(bounds['before'])}"
             )
     half = symmetric_range(mean)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from gpt2_interp.analysis.other_runs import undeciding
 from gpt2_interp.analysis.outputs import SYSTEMS, is_number, read_scores
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.draw_png import png_bytes
+from gpt2_interp.figures.numbers import Cell, number
 from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, STYLE
 from gpt2_interp.files import write_atomically
 from gpt2_interp.report.claims_tables import claimed_heads
 from gpt2_interp.report.page import template
-from gpt2_interp.report.score_tables import SCORE_NAMES, SCORES, TUNINGS, interval, number, overlap, plain
+from gpt2_interp.report.score_tables import COMPARED, SCORE_NAMES, TUNINGS, overlap, score_cell, setting_text
 from gpt2_interp.run_paths import RunPaths, measured_runs
 
 
@@ -80,21 +81,21 @@ def _overview_row(m: Measurements, scores: Mapping[str, Any]) -> dict[str, Any]:
         "snapshots": len(m.steps),
         "eval_loss": number(finite.min()) if len(finite) else "–",
         "score": SCORE_NAMES[score] if tuned else "",
-        "base": interval(base, score),
-        "tuned": interval(tuned, score),
+        "base": score_cell(base, score),
+        "tuned": score_cell(tuned, score),
         "heads": claimed_heads(m),
-        "context_gain": _last(m, "context_gain", "{:.2f}"),
-        "twins": _last(m, "twin_right", "{:.0%}"),
+        "context_gain": _last(m, "context_gain", "{:.2f}".format),
+        "twins": _last(m, "twin_right", "{:.0%}".format),
     }
 
 
-def _last(m: Measurements, name: str, write: str) -> str:
+def _last(m: Measurements, name: str, write: Callable[[float], str]) -> Cell:
     """The mean over probes at the last snapshot with its 95% band; a dash where it was not measured."""
     try:
         _, mean, low, high, _ = m.mean_with_band(name)
     except InputError:
-        return "–"
-    return f"{write.format(mean[-1])} ({write.format(low[-1])} to {write.format(high[-1])})"
+        return Cell()
+    return Cell(float(mean[-1]), float(low[-1]), float(high[-1]), write)
 
 
 def _same_base(a: Measurements, b: Measurements) -> bool:
@@ -110,18 +111,18 @@ def _tuning_pair(full: Measurements, lora: Measurements, scores: Mapping[str, Ma
     rows = [
         (
             SCORE_NAMES[score],
-            interval(tuned[0], score),
-            interval(tuned[1], score),
+            score_cell(tuned[0], score),
+            score_cell(tuned[1], score),
             overlap(*tuned, score).removeprefix("; "),
         )
-        for score in SCORES
+        for score in COMPARED
         if is_number(tuned[0].get(score)) and is_number(tuned[1].get(score))
     ]
     arguments = [m.info.get("arguments", {}) for m in (full, lora)]
     hidden = undeciding(full.info, lora.info, kinds=["nothing"])  # not how a run was trained
     keys = [key for key in dict.fromkeys((*arguments[0], *arguments[1])) if key not in hidden]
     differing = [
-        (key, plain(arguments[0].get(key, "–")), plain(arguments[1].get(key, "–")))
+        (key, setting_text(arguments[0].get(key, "–")), setting_text(arguments[1].get(key, "–")))
         for key in keys
         if arguments[0].get(key) != arguments[1].get(key)
     ]

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from gpt2_interp.analysis.measurements import Measurements
-from gpt2_interp.report.score_tables import number
+from gpt2_interp.figures.numbers import Cell, rounded, signed
 from gpt2_interp.snapshots.table import MEASURE
 
 VERDICTS = {
@@ -89,27 +89,27 @@ def _summary_row(name: str, entry: Mapping[str, Any], claims: Mapping[str, Any])
         "meaning": MEASURE[name].meaning,
         "claimed": of if entry["n_units"] else "–",
         "more": ", ".join(counts),
-        "band": written(entry["band"]),
-        "floor": written(entry["floor"]),
+        "band": rounded(entry["band"]),
+        "floor": rounded(entry["floor"]),
         "probes": f"{entry['n_probes']} ({entry['n_clusters']} clusters)" if entry["n_units"] else "–",
         "why": entry["why_none"] or "",
     }
 
 
-def change_row(change: Mapping[str, Any]) -> dict[str, str]:
-    """One change as text for the table."""
-    ablation, null = change.get("ablation"), change.get("null_run")
+def change_row(change: Mapping[str, Any]) -> dict[str, Any]:
+    """One change for the table: texts and cells."""
+    ablation, null, control = (change.get(name) for name in ("ablation", "null_run", "control"))
     verdict = change["verdict"] + (", reproduced" if change.get("reproduced") else "")
     return {
         "measure": change["measure"],
         "where": unit_name(change["unit"]),
-        "levels": f"{written(change['before'])} → {written(change['after'])}",
-        "change": with_bounds(change),
+        "levels": f"{rounded(change['before'])} → {rounded(change['after'])}",
+        "change": _cell(change["change"], change),
         "unit": MEASURE[change["measure"]].unit,
-        "band": written(change["band"]),
-        "control": with_bounds(change["control"]) if change.get("control") else "–",
-        "ablation": _after(ablation) if ablation else "–",
-        "null_run": f"{signed(null['change'])} ({null['run']})" if null else "",
+        "band": rounded(change["band"]),
+        "control": _cell(control["change"], control) if control else Cell(),
+        "ablation": _cell(ablation["after"], ablation) if ablation else Cell(),
+        "null_run": Cell(null["change"], write=signed, remark=null["run"]) if null else None,
         "verdict": verdict,
         "since": "–" if change.get("since") is None else f"step {change['since']}",
     }
@@ -121,28 +121,9 @@ def unit_name(unit: Mapping[str, str]) -> str:
     return ", ".join(parts) or "all probes"
 
 
-def with_bounds(entry: Mapping[str, Any]) -> str:
-    return _between(entry["change"], entry)
-
-
-def _after(ablation: Mapping[str, Any]) -> str:
-    """Cost of the ablation now, with its interval."""
-    return _between(ablation["after"], ablation)
-
-
-def _between(value: float | None, bounds: Mapping[str, Any]) -> str:
-    """A value with its interval, where there is one: too few clusters, or a few that decide all, give none."""
-    if bounds["low"] is None or bounds["high"] is None:
-        return f"{signed(value)} (no interval)"
-    return f"{signed(value)} ({signed(bounds['low'])} to {signed(bounds['high'])})"
-
-
-def written(value: float | None) -> str:
-    return "–" if value is None else number(float(f"{value:.3g}"))
-
-
-def signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3g}"
+def _cell(value: float | None, bounds: Mapping[str, Any]) -> Cell:
+    """A value with its interval: too few clusters, or a few that decide all, give none."""
+    return Cell(value, bounds["low"], bounds["high"], signed, remark="no interval")
 
 
 def claimed_heads(m: Measurements) -> str:
@@ -179,7 +160,7 @@ def ablation_section(m: Measurements) -> dict[str, Any]:
             {
                 "head": head,
                 "before": signed(by_head[head]["before"]),
-                "after": _after(by_head[head]),
+                "after": _cell(by_head[head]["after"], by_head[head]),
                 "claimed": ", ".join(claimed_for.get(head, ())) or "–",
             }
             for head in order[:MOST_HEADS]

@@ -28,10 +28,10 @@ from gpt2_interp.report.score_tables import (
     QUALITY,
     TUNINGS,
     notes_of,
-    plain,
     quality_table,
     score_sentences,
     score_table,
+    setting_text,
 )
 from gpt2_interp.snapshots.scalars import SCORES
 from gpt2_interp.snapshots.table import MEASURE, Measure
@@ -78,12 +78,12 @@ def summary(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]
     total, trainable = model.get("parameters"), model.get("trainable_parameters")
     rows = [("task", info.get("task")), ("tuning", TUNINGS.get(info.get("tuning"), info.get("tuning")))]
     if total and trainable is not None:
-        share = plain(round(100 * trainable / total, 2))
+        share = setting_text(round(100 * trainable / total, 2))
         rows.append(("parameters", f"{total:,}, of which {trainable:,} trained ({share}%)"))
     shape = [f"{key} {model[key]}" for key in ("n_layer", "n_head", "n_embd", "n_positions") if key in model]
     rows.append(("shape", ", ".join(shape)))
     for part, entry in info.get("data", {}).items():
-        rows.append((f"data: {part}", plain({k: v for k, v in entry.items() if k not in FOLDED_AWAY})))
+        rows.append((f"data: {part}", setting_text({k: v for k, v in entry.items() if k not in FOLDED_AWAY})))
     examples, patterns = (len(m.probe_set.get(kind, [])) for kind in ("example", "pattern"))
     rows.append(("probes", f"{examples} fixed examples, {patterns} with full patterns"))
     rows.append(("snapshots", f"{len(m.steps)}, at steps {_list(m.steps)}"))
@@ -119,7 +119,9 @@ def settings(info: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
         ("Versions", info.get("versions")),
     ]
     return [
-        (name, [(str(k), plain(v)) for k, v in group.items()]) for name, group in groups if isinstance(group, Mapping)
+        (name, [(str(k), setting_text(v)) for k, v in group.items()])
+        for name, group in groups
+        if isinstance(group, Mapping)
     ]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt2_interp.analysis.outputs import SYSTEMS, is_number
+from gpt2_interp.figures.numbers import Cell, number
 
-SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "fact_recall", "loss", "perplexity", "perplexity_shuffled_prompt")
 SCORE_NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
@@ -18,6 +18,7 @@ SCORE_NAMES = {
     "perplexity": "perplexity",
     "perplexity_shuffled_prompt": "perplexity, shuffled prompt",
 }
+COMPARED = tuple(SCORE_NAMES)  # of two runs
 QUALITY_OF = {"base": "base model", "tuned": "fine-tuned", "reference": "references"}
 QUALITY = {  # what the table says about the texts: {score: (name, how to read it)}
     "words": ("words a text", "mean"),
@@ -36,28 +37,31 @@ QUALITY = {  # what the table says about the texts: {score: (name, how to read i
     "distinct_2": ("distinct-2", "likewise"),
     "distinct_3": ("distinct-3", "likewise"),
 }
-QUALITY_FORMATS = {"words": "{:.1f}", "judged_by_base": None, "judged_by_tuned": None}
+QUALITY_FORMATS = {"words": "{:.1f}".format, "judged_by_base": number, "judged_by_tuned": number}
 TUNINGS = {"full": "all weights", "lora": "LoRA"}
 
 
 def score_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """{"columns": names, "rows": [(system, [text per column])]}; None without scores."""
+    """{"columns": names, "rows": [(system, [Cell per column])]}; None without scores."""
     systems = [(key, metrics[key]) for key in SYSTEMS if isinstance(metrics.get(key), dict)]
     names = SCORE_NAMES | {score: f"perplexity, {source}" for score, source in _source_scores(metrics).items()}
     columns = [score for score in names if any(is_number(entry.get(score)) for _, entry in systems)]
     if not columns:
         return None
-    rows = [(SYSTEMS[key], [*(interval(entry, c) for c in columns), str(entry.get("n", ""))]) for key, entry in systems]
+    rows = [
+        (SYSTEMS[key], [*(score_cell(entry, c) for c in columns), Cell(entry.get("n"), write=str)])
+        for key, entry in systems
+    ]
     return {"columns": [*(names[column] for column in columns), "rows scored"], "rows": rows}
 
 
 def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """{"columns": whose texts, "rows": [(name, how to read it, [text per column])], "texts": how many of each};
+    """{"columns": whose texts, "rows": [(name, how to read it, [Cell per column])], "texts": how many of each};
     None where they were too few, or the run is of a version without these numbers."""
     sets = {key: metrics[key] for key in QUALITY_OF if isinstance(metrics.get(key), Mapping)}
     sets = {key: entry for key, entry in sets.items() if is_number(entry.get("texts"))}
     rows = [
-        (name, hint, [interval(entry, score, QUALITY_FORMATS.get(score, "{:.3f}")) for entry in sets.values()])
+        (name, hint, [score_cell(entry, score, QUALITY_FORMATS.get(score, "{:.3f}".format)) for entry in sets.values()])
         for score, (name, hint) in QUALITY.items()
         if any(is_number(entry.get(score)) for entry in sets.values())
     ]
@@ -78,16 +82,15 @@ def _source_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {f"perplexity_{source}": source for source in counts} if isinstance(counts, Mapping) else {}
 
 
-def interval(entry: Mapping[str, Any], score: str, form: str | None = None) -> str:
-    """ "40.1 (38.0 to 42.2)", or without bounds where there are none; form: how to write a number, "{:.1f}"."""
-    if not is_number(entry.get(score)):
-        return "–"
-    if form is None and score.startswith(("rouge", "fact")):
-        form = "{:.1f}"
-    write = form.format if form else number
-    low, high = entry.get(f"{score}_low"), entry.get(f"{score}_high")
-    bounds = f" ({write(low)} to {write(high)})" if is_number(low) and is_number(high) else ""
-    return write(entry[score]) + bounds
+def score_cell(entry: Mapping[str, Any], score: str, write: Callable[[float], str] | None = None) -> Cell:
+    """One score with its interval, as metrics.json has them; `write`: how to write a number (default: by the score)."""
+    value, low, high = (entry.get(f"{score}{end}") for end in ("", "_low", "_high"))
+    if not is_number(value):
+        return Cell()
+    if write is None:
+        write = "{:.1f}".format if score.startswith(("rouge", "fact")) else number
+    bounds = (low, high) if is_number(low) and is_number(high) else (None, None)
+    return Cell(value, *bounds, write)
 
 
 def score_sentences(metrics: Mapping[str, Any]) -> list[str]:
@@ -99,7 +102,7 @@ def score_sentences(metrics: Mapping[str, Any]) -> list[str]:
     for score in ("rouge1", "fact_recall", "perplexity"):
         if is_number(base.get(score)) and is_number(tuned.get(score)):
             name = SCORE_NAMES[score][0].upper() + SCORE_NAMES[score][1:]
-            change = f"{name}: base {interval(base, score)}, fine-tuned {interval(tuned, score)}"
+            change = f"{name}: base {score_cell(base, score)}, fine-tuned {score_cell(tuned, score)}"
             sentences.append(change + overlap(base, tuned, score) + ".")
     return sentences
 
@@ -118,20 +121,12 @@ def notes_of(record: Mapping[str, Any]) -> list[str]:
     return [str(note) for note in notes] if isinstance(notes, list) else []
 
 
-# --- numbers as text ---------------------------------------------------------------------------------------------
-
-
-def number(value: float) -> str:
-    """Four significant digits, no exponent for ordinary sizes."""
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
-def plain(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A nested setting as one readable line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key}: {setting_text(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(plain(item) for item in value)
+        return ", ".join(setting_text(item) for item in value)
     if value is None:
         return "–"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,7 @@ from gpt2_interp.analysis.outputs import read_scores
 from gpt2_interp.analysis.projection import project, save_projection
 from gpt2_interp.figures.changes import head_changes_layout
 from gpt2_interp.figures.draw_png import draw_png
+from gpt2_interp.figures.numbers import number
 from gpt2_interp.figures.registry import PICTURES, SECTIONS
 from gpt2_interp.figures.weights import weight_changes
 from gpt2_interp.files import write_atomically
@@ -25,7 +26,7 @@ from gpt2_interp.report.claims_tables import (
     unit_name,
 )
 from gpt2_interp.report.page import FOR_TEXT, settings, summary, write_run_report
-from gpt2_interp.report.score_tables import interval, number, overlap, plain, score_table
+from gpt2_interp.report.score_tables import overlap, score_cell, score_table, setting_text
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.table import CLAIMED, MEASURE
 from tests.fake_store import HOSTILE, STEPS, write_fake_run
@@ -163,8 +164,8 @@ def test_a_change_as_a_row():
         "since": None,
     }
     row = change_row(change)
-    assert row["levels"] == "0.6 → 0.4" and row["change"] == "-0.2 (no interval)" and row["control"] == "–"
-    assert row["ablation"] == "+0.3 (+0.2 to +0.4)" and row["null_run"] == "+0.01 (null)"
+    assert row["levels"] == "0.6 → 0.4" and str(row["change"]) == "-0.2 (no interval)" and str(row["control"]) == "–"
+    assert str(row["ablation"]) == "+0.3 (+0.2 to +0.4)" and str(row["null_run"]) == "+0.01 (null)"
     assert row["verdict"] == "claimed, reproduced" and row["since"] == "–"
     assert unit_name({"hidden_layer": "block 2"}) == "block 2" and unit_name({}) == "all probes"
 
@@ -254,8 +255,8 @@ def test_unknown_shapes_of_metrics_are_survived(tmp_path, text):
 
 
 def test_numbers():
-    assert number(3.14159) == "3.142" and number(123456.7) == "123,457" and plain({"a": [1, None]}) == "a: 1, –"
-    assert interval({"rouge1": 40}, "rouge1") == "40.0" and interval({"rouge1": None}, "rouge1") == "–"
+    assert number(3.14159) == "3.142" and number(123456.7) == "123,457" and setting_text({"a": [1, None]}) == "a: 1, –"
+    assert str(score_cell({"rouge1": 40}, "rouge1")) == "40.0" and score_cell({"rouge1": None}, "rouge1").text == "–"
     a, b = {"x_low": 1, "x_high": 2}, {"x_low": 2, "x_high": 3}
     assert overlap(a, b, "x").endswith("intervals overlap") and overlap(a, {}, "x") == ""
 

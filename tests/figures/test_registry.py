@@ -1,0 +1,23 @@
+"""The rows of the registry against what they name."""
+
+from importlib import import_module
+
+from gpt2_interp.figures.hidden import DRIFT, LENS
+from gpt2_interp.figures.registry import PICTURES, SECTIONS
+from gpt2_interp.snapshots.table import MEASURE
+
+
+def test_each_row_names_what_exists():
+    files = [name for picture in PICTURES for name in picture.files]
+    assert len(files) == len(set(files))
+    for picture in PICTURES:
+        module, function = picture.layout.split(":")
+        assert callable(getattr(import_module(f"gpt2_interp.figures.{module}"), function))
+        assert picture.section in [section.name for section in SECTIONS]
+        assert set(picture.measures) <= set(MEASURE) and set(picture.needs) <= set(picture.measures)
+        assert picture.still in picture.files
+
+
+def test_maps_of_hidden_states_draw_the_measures_of_their_rows():
+    measures = {picture.name: picture.measures for picture in PICTURES}
+    assert measures["drift_map"] == tuple(DRIFT) and measures["lens"] == tuple(LENS)
