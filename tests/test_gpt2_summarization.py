@@ -18,7 +18,7 @@ from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams.api_pb2 import ListSessionGroupsRequest, Status
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import gpt2_summarization
 import visualize_metrics
@@ -32,7 +32,7 @@ from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.statistics.texts import distinct_n, n_words, self_bleu
 from gpt2_interp.synthetic.rows import news_rows
 from gpt2_interp.training.pace import TIMING
-from tests.toy import measure_fewer
+from tests.toy import N_POSITIONS, measure_fewer
 
 SMALL = [
     "--max_train_samples=40", "--max_eval_samples=8", "--max_predict_samples=9", "--probe_samples=8",
@@ -200,6 +200,17 @@ def test_resume_continues_as_if_nothing_had_happened(news_run, base_flags, tmp_p
     samples = [(p.model_outputs / "samples.jsonl").read_text() for p in (paths, news_run)]
     assert samples[0] == samples[1]
     assert (paths.model_outputs / "metrics.json").read_text() == (news_run.model_outputs / "metrics.json").read_text()
+
+
+def test_other_programs_find_the_end_of_the_context(news_run):
+    for folder in (news_run.model_outputs / "final_model", news_run.checkpoints / "checkpoint-3"):
+        assert json.loads((folder / "config.json").read_text())["n_ctx"] == N_POSITIONS
+        writer = pipeline("text-generation", model=str(folder), device="cpu")
+        assert writer.tokenizer.model_max_length == N_POSITIONS
+        long = "The mayor said on Monday that forty houses burned. " * 100
+        assert len(writer.tokenizer(long, verbose=False)["input_ids"]) > 600
+        written = writer(long, truncation=True, return_tensors=True)[0]["generated_token_ids"]
+        assert len(written) == N_POSITIONS + 1
 
 
 def test_lora_keeps_the_adapter_only(root, base_flags, toy_base):

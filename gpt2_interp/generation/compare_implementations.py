@@ -322,8 +322,11 @@ def _call(pipe, text: str, given: dict[str, Any], seed: int) -> _Call:
 
 def _source(pipe, name: str) -> str:
     """Who says what `name` is when nobody else does: in this order transformers looks."""
-    if name in pipe.model.generation_config.to_diff_dict():
+    config = pipe.model.generation_config
+    if name in config.to_diff_dict():
         return "generation_config.json"
+    if name == "max_new_tokens" and config.max_length is not None:  # takes the place of the pipeline's own number
+        return f"max_length {config.max_length} of generation_config.json"
     if name in pipe._default_generation_config.to_diff_dict():
         return "the pipeline"
     return "transformers"

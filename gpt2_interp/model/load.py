@@ -97,8 +97,17 @@ def load_base(
             f"they don't belong together."
         )
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    _tell_other_programs(model, tokenizer)
     use_fast_layers(model)
     return model, tokenizer
+
+
+def _tell_other_programs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write where the context ends into what is saved beside the weights, for programs that truncate or convert."""
+    end = model.config.n_positions
+    tokenizer.model_max_length = end  # truncation=True cuts here
+    model.config.n_ctx = end  # its old name, which llama.cpp's converter reads
+    model.generation_config.max_length = end + 1  # a pipeline stops here: the last token is written, and never read
 
 
 def load_trained(

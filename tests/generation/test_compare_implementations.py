@@ -75,6 +75,18 @@ def test_the_checkpoints_own_generation_settings_are_seen(toy_base, tmp_path):
     assert found.agrees
 
 
+def test_an_end_of_text_that_the_checkpoint_sets_is_seen(toy_base, tmp_path):
+    shutil.copytree(toy_base, tmp_path / "model")
+    model = GPT2LMHeadModel.from_pretrained(tmp_path / "model")
+    model.generation_config.max_length = 40
+    model.save_pretrained(tmp_path / "model")
+    found = compare(str(tmp_path / "model"), PROMPT, DecodingSettings(max_new_tokens=6))
+    length = other(found, "max_new_tokens")
+    assert length.pipeline is None and "40" in length.source and "generation_config.json" in length.source
+    assert len(found.prompt_ids) + len(found.pipeline.default_ids) <= 40
+    assert found.agrees
+
+
 def test_a_wrong_algorithm_and_a_wrong_model_are_found(toy_base, monkeypatch):
     right = decoding_from_scratch.decode
     with monkeypatch.context() as patch:
