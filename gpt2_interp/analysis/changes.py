@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -46,15 +46,15 @@ def comparisons(m: Measurements, ablation: Series | None, notes: dict[str, None]
     if other is not None:
         null = (other.paths.run_name, *last_changes(other, m, names))
         notes[f"Run {null[0]!r}, at its step {null[1]}, is the null: its targets were permuted."] = None
-    seeds = [last_changes(run, m, names) for run in seed_runs(m)]
-    seeds = [changes for step, changes in seeds if step == m.steps[-1]]
+    others = [last_changes(run, m, names) for run in seed_runs(m)]
+    seeds = [changes for step, changes in others if step == m.steps[-1]]
     if seeds:
         few = "" if len(seeds) + 1 >= FEWEST_SEEDS else f"; whether a change is reproduced takes {FEWEST_SEEDS}"
         notes[f"{len(seeds) + 1} runs have these settings and different seeds, this one included{few}."] = None
     return Comparisons(_bands(m, names, notes), _floors(m, names, notes), _ablation(ablation, m.steps), null, seeds)
 
 
-def spans(series: Series | None, steps: list[int]) -> bool:
+def spans(series: Series | None, steps: list[int]) -> TypeGuard[Series]:
     """Whether there is a change from step 0 to the last snapshot."""
     return series is not None and len(series.steps) > 1 and (series.steps[0], series.steps[-1]) == (0, steps[-1])
 

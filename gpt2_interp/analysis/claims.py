@@ -133,6 +133,7 @@ def _judge(
     }
     if entry["why_none"] is not None:
         return entry, []
+    assert series is not None  # _missing has said so otherwise
     differences = series.differences()
     family = simultaneous_intervals(differences)
     last = family.at(-1)
@@ -172,9 +173,11 @@ def _entries(
     sizes = [len(labels[axis]) for axis in measure.unit_axes]
     entries = []
     for i, position in enumerate(np.ndindex(*sizes)):
-        is_specific = None if general is None or not np.isfinite(general.p[i]) else bool(specific[i])
+        is_specific = (
+            None if general is None or specific is None or not np.isfinite(general.p[i]) else bool(specific[i])
+        )
         cost = None if ablation is None else _ablation_entry(ablation, i)
-        is_causal = None if cost is None or not np.isfinite(ablation[1].p[i]) else _causal(ablation, i)
+        is_causal = None if ablation is None or not np.isfinite(ablation[1].p[i]) else _causal(ablation, i)
         entries.append(
             {
                 "measure": measure.name,

@@ -172,8 +172,8 @@ class Measurements:
         notes = {} if notes is None else notes
         found: dict[str, dict[int, np.ndarray]] = {}
         ordered = sorted(names, key=lambda name: MEASURE[name].folder)
-        for _, folder in itertools.groupby(ordered, lambda name: MEASURE[name].folder):
-            folder = list(folder)
+        for _, of_folder in itertools.groupby(ordered, lambda name: MEASURE[name].folder):
+            folder = list(of_folder)
             for step in self.steps if steps is None else steps:
                 try:
                     arrays = self.store.load(step, folder)
@@ -191,7 +191,7 @@ class Measurements:
         values = np.stack([at[step] for step in sorted(at)])
         if not values.shape[1]:
             return None  # no such probes: twins of a corpus without known facts
-        entries = self.probe_set.get(measure.probe_axis, [])
+        entries = self.probe_set.get(measure.probe_axis or "", [])
         if len(entries) != values.shape[1]:
             notes[f"{measure.name} is left out: probe_set.json does not describe its {values.shape[1]} probes."] = None
             return None

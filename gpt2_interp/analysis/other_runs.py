@@ -44,7 +44,7 @@ def seed_runs(m: Measurements) -> list[Measurements]:
     if not mine or mine.get("config_name"):
         return []
     ignored = {"seed", "data_seed"}
-    runs = {}
+    runs: dict[Any, Measurements] = {}
     for other, theirs in _other_runs(m):
         if theirs.get("seed") != mine.get("seed") and _are_alike(m.info, other.info, ignored):
             runs.setdefault(theirs.get("seed"), other)
@@ -70,9 +70,9 @@ def undeciding(*runs: Mapping[str, Any], kinds: Sequence[str] = ("record", "noth
 
 def _are_alike(mine: Mapping[str, Any], theirs: Mapping[str, Any], ignored: set[str]) -> bool:
     """Whether two run.json have the same settings but for the ignored ones, as far as they decide what is learned."""
-    ignored = undeciding(mine, theirs) | ignored
+    left_out = undeciding(mine, theirs) | ignored
     a, b = mine.get("arguments", {}), theirs.get("arguments", {})
-    return a.keys() - ignored == b.keys() - ignored and all(a[key] == b[key] for key in a.keys() - ignored)
+    return a.keys() - left_out == b.keys() - left_out and all(a[key] == b[key] for key in a.keys() - left_out)
 
 
 def last_changes(m: Measurements, like: Measurements, names: Sequence[str]) -> tuple[int, dict[str, np.ndarray]]:

@@ -249,7 +249,7 @@ def spread_out(steps: list[int], count: int) -> list[int]:
 
 
 def save_projection(path: Path, projection: Projection) -> None:
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "coordinates": np.ascontiguousarray(projection.coordinates, dtype=np.float32),
         "steps": np.array(projection.steps, dtype=np.int64),
         "trustworthiness": projection.trustworthiness,

@@ -23,18 +23,6 @@ QUERY_MEASURES = (*ENTROPIES, "attn_gini", "attn_distance_ns", "attn_sink")
 STRIPES = ("prev_token", "duplicate", "induction")
 
 
-def attention_measures(a: Tensor, regions: Tensor) -> dict[str, Tensor]:
-    """Mean over each region's queries of every one of QUERY_MEASURES.
-
-    a: [batch, head, query, key], causal, as many queries as keys, not negative.
-    regions: [batch, region, query] bool. Returns each [batch, region, head], NaN for an empty region.
-    """
-    n = a.shape[-1]
-    assert a.shape[-2] == n, "causal attention of a whole sequence has as many queries as keys"
-    blocks = [query_measures(a[:, :, i : i + QUERY_BLOCK, : i + QUERY_BLOCK], i) for i in range(0, n, QUERY_BLOCK)]
-    return {name: region_mean(torch.cat([block[name] for block in blocks], -1), regions) for name in blocks[0]}
-
-
 def region_mean(values: Tensor, regions: Tensor) -> Tensor:
     """Mean over a region's queries, those with NaN left out.
 

@@ -10,8 +10,6 @@ half-samples alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from gpt2_interp.measures.similarities import centred, cka_of_grams, cosines, shared_neighbours, spearman
@@ -73,14 +71,6 @@ def _layer_measures(*states: np.ndarray) -> dict[str, object]:
     return result
 
 
-# --- one function for each measure -------------------------------------------------------------------------------
-
-
-def displacement(X_t: np.ndarray, X_0: np.ndarray) -> np.ndarray:
-    """||X_t - X_0||_F / ||Xc_0||_F, Xc centred over examples: [example, ..., d_model] -> [...]; 0 for the base."""
-    return _total_displacement(*_moved_and_spread(X_t, X_0))
-
-
 def displacement_per_example(X_t: np.ndarray, X_0: np.ndarray) -> np.ndarray:
     """||x_t - x_0|| of each example over the mean ||xc_0||: [example, ..., d_model] -> [example, ...].
 
@@ -89,76 +79,15 @@ def displacement_per_example(X_t: np.ndarray, X_0: np.ndarray) -> np.ndarray:
     return _each_displacement(*_moved_and_spread(X_t, X_0))
 
 
-def cka_debiased(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
-    """Debiased linear CKA of two states of the same examples: [hidden_layer]. 1 alike, 0 unrelated, can be below 0.
-
-    X, Y: [example, hidden_layer, d]; d may differ. (Song et al. 2012; Nguyen et al. 2021; Murphy et al. 2024)
-    """
-    return _by_layer(lambda x, y: cka_of_grams(_gram(x), _gram(y)), X, Y)
-
-
-def cka_scaled(X: np.ndarray, Y: np.ndarray, X_0: np.ndarray) -> np.ndarray:
-    """The same after dividing each dimension by its SD over examples in X_0, without those where that is 0."""
-    return _by_layer(lambda x, y, x_0: cka_of_grams(_gram(_scaled(x, x_0)), _gram(_scaled(y, x_0))), X, Y, X_0)
-
-
-def procrustes(X_t: np.ndarray, X_0: np.ndarray) -> np.ndarray:
-    """1 - ||A'B||_*, A and B the centred states in the base's widest directions, each / ||.||_F: [hidden_layer].
-
-    The directions are the first min(16, n - 1, d_model) principal components of X_0, without those of no variance. 0 is
-    the same but for rotation and scale; what unrelated states give depends on n: see `procrustes_chance`. (Ding et al.
-    2021)
-    """
-    return _by_layer(lambda x_t, x_0: _procrustes(x_t - x_t.mean(0), x_0 - x_0.mean(0), _gram(x_0))[0], X_t, X_0)
-
-
-def procrustes_chance(X_t: np.ndarray, X_0: np.ndarray) -> np.ndarray:
-    """Mean of `procrustes` over 20 fixed permutations of the examples of X_t: [hidden_layer]."""
-    return _by_layer(lambda x_t, x_0: _procrustes(x_t - x_t.mean(0), x_0 - x_0.mean(0), _gram(x_0))[1], X_t, X_0)
-
-
-def rsa(X_t: np.ndarray, X_0: np.ndarray) -> np.ndarray:
-    """Spearman correlation, over pairs of examples, of 1 - cosine of centred states: [hidden_layer].
-
-    (Kriegeskorte et al. 2008)
-    """
-    return _by_layer(lambda x_t, x_0: spearman(cosines(_gram(x_t)), cosines(_gram(x_0))), X_t, X_0)
-
-
-def knn_overlap(X_t: np.ndarray, X_0: np.ndarray) -> np.ndarray:
-    """Mean share of an example's 10 nearest (cosine of centred states) that it has in both: [hidden_layer].
-
-    Chance is 10 / (n - 1). NaN for n <= 11, where all others are among the nearest.
-    """
-    return _by_layer(lambda x_t, x_0: shared_neighbours(cosines(_gram(x_t)), cosines(_gram(x_0))), X_t, X_0)
-
-
-def half_samples(X_t: np.ndarray, X_0: np.ndarray) -> dict[str, np.ndarray]:
-    """cka_, rsa_ and knn_half_samples: mean, 2.5% and 97.5% of the measure over 200 fixed halves of the examples, each
-    drawn without replacement (with it, copies of an example would look alike): [hidden_layer, spread]."""
-    each = [_half_samples(*_present(X_t[:, layer], X_0[:, layer])) for layer in range(X_t.shape[1])]
-    return {name: np.array([layer[name] for layer in each]) for name in each[0]}
-
-
-def anisotropy(X: np.ndarray) -> np.ndarray:
-    """Mean cosine of two different examples, not centred: [hidden_layer]. (Ethayarajh 2019)"""
-    return _by_layer(lambda x: _anisotropy(x)[0], X)
-
-
-def anisotropy_top3(X: np.ndarray) -> np.ndarray:
-    """Share of `anisotropy` that the 3 dimensions with the largest contributions give: [hidden_layer].
-
-    Dimension d contributes the mean over pairs of x_d y_d / (|x| |y|); others may be negative, so the share may exceed
-    1. NaN where anisotropy is not above 0. (Timkey & van Schijndel 2021)
-    """
-    return _by_layer(lambda x: _anisotropy(x)[1], X)
-
-
 # --- of one layer ------------------------------------------------------------------------------------------------
 
 
 def _half_samples(x_t: np.ndarray, x_0: np.ndarray) -> dict[str, np.ndarray]:
-    """`half_samples` of one layer, x: [n, d_model], each [spread]."""
+    """cka_, rsa_ and knn_half_samples of one layer, each [spread]: mean, 2.5% and 97.5%; x: [n, d_model].
+
+    It is taken on N_HALF_SAMPLES fixed halves of the examples, each drawn without replacement: with it, copies of an
+    example would look alike.
+    """
     n = len(x_t)
     names = ("cka_half_samples", "rsa_half_samples", "knn_half_samples")
     half = n // 2
@@ -184,16 +113,6 @@ def _spread(values: np.ndarray) -> np.ndarray:
     )
 
 
-def _by_layer(measure: Callable[..., float], *X: np.ndarray) -> np.ndarray:
-    """measure(*x) for each layer, x: [n, d], the examples that all states have, float64: [hidden_layer]."""
-    result = np.full(X[0].shape[1], np.nan)
-    for layer in range(len(result)):
-        states = _present(*(state[:, layer] for state in X))
-        if len(states[0]) >= MINIMUM_PROBES:
-            result[layer] = measure(*states)
-    return result
-
-
 def _is_present(*states: np.ndarray) -> np.ndarray:
     """[example] bool: which have a finite vector in all states, each [example, d]."""
     return np.logical_and.reduce([np.isfinite(x).all(axis=-1) for x in states])
@@ -212,7 +131,10 @@ def _gram(x: np.ndarray) -> np.ndarray:
 
 
 def _cka_to_references(grams: list[np.ndarray]) -> np.ndarray:
-    """CKA of the first with each of the others: [reference], NaN where there is no previous snapshot."""
+    """Debiased linear CKA of the first with each of the others: [reference], NaN where there is no previous snapshot.
+
+    1 alike, 0 unrelated, can be below 0. (Song et al. 2012; Nguyen et al. 2021; Murphy et al. 2024)
+    """
     values = [cka_of_grams(grams[0], K) for K in grams[1:]]
     return np.array(values + [np.nan] * (len(REFERENCES) - len(values)))
 
@@ -224,7 +146,12 @@ def _scaled(x: np.ndarray, x_0: np.ndarray) -> np.ndarray:
 
 
 def _procrustes(x_t: np.ndarray, x_0: np.ndarray, K_0: np.ndarray) -> tuple[float, float]:
-    """`procrustes` and its chance value; x_t, x_0: [n, d] centred, K_0: Gram matrix of x_0."""
+    """1 - ||A'B||_*, A and B the states in the base's widest directions, each / ||.||_F, and its chance value: the mean
+    over N_PERMUTATIONS fixed permutations of the examples of x_t.
+
+    x_t, x_0: [n, d] centred; K_0: Gram matrix of x_0. The directions are the first min(16, n - 1, d) principal
+    components of x_0, without those of no variance. 0 is the same but for rotation and scale. (Ding et al. 2021)
+    """
     n, d = x_0.shape
     variance, U = np.linalg.eigh(K_0)  # ascending
     kept = variance > max(variance[-1], 0) * 1e-10
@@ -242,7 +169,12 @@ def _procrustes(x_t: np.ndarray, x_0: np.ndarray, K_0: np.ndarray) -> tuple[floa
 
 
 def _anisotropy(x: np.ndarray) -> tuple[float, float]:
-    """`anisotropy` and `anisotropy_top3`; x: [n, d]."""
+    """Mean cosine of two different examples, not centred, and the share of it that the 3 dimensions with the largest
+    contributions give; x: [n, d].
+
+    Dimension k contributes the mean over pairs of x_k y_k / (|x| |y|); others may be negative, so the share may exceed
+    1. It is NaN where the mean is not above 0. (Ethayarajh 2019; Timkey & van Schijndel 2021)
+    """
     n = len(x)
     length = np.linalg.norm(x, axis=1, keepdims=True)
     if not (length > 0).all():

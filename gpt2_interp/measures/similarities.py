@@ -57,9 +57,9 @@ def ranks(values: np.ndarray) -> np.ndarray:
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
     starts = np.flatnonzero(begins)
     lengths = np.diff(starts, append=values.size)
-    result = np.empty(values.size)
-    result[order.ravel()] = np.repeat(starts % m + (lengths + 1) / 2, lengths)
-    result = result.reshape(rows, m)
+    flat = np.empty(values.size)
+    flat[order.ravel()] = np.repeat(starts % m + (lengths + 1) / 2, lengths)
+    result = flat.reshape(rows, m)
     result[np.isnan(ordered[:, -1])] = np.nan  # NaN is sorted last
     return result
 

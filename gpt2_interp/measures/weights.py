@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gpt2_interp.model.base_weights import BaseWeights
 
 
+Change = tuple[Tensor, Tensor]  # (W_0, W_t - W_0)
+
+
 def weight_measures(model: nn.Module, base: BaseWeights) -> dict[str, np.ndarray]:
     """Every light measure of the weights, float32.
 
@@ -23,22 +26,21 @@ def weight_measures(model: nn.Module, base: BaseWeights) -> dict[str, np.ndarray
     ov_change, qk_change: each [layer, head]. Raises ValueError as `weight_deltas` does.
     """
     n_head = find_gpt2(model).config.n_head
-    rows, circuits, attention = [], [], []
+    rows, circuits = [], []
+    attention: list[Change] = []
     for name, delta, before in weight_deltas(model, base):
         change, size = frobenius_norm(delta), frobenius_norm(before)
         rows.append((change, change / size if size else math.nan, change / math.sqrt(delta.numel())))
         if ".attn." in name:  # q, k, v and c_proj of a layer come one after the other
             attention.append((before, delta))
         if name.endswith("attn.c_proj"):
-            circuits.append(_circuit_changes(*attention, n_head))
+            q, k, v, c_proj = attention
+            circuits.append(_circuit_changes(q, k, v, c_proj, n_head))
             attention = []
     change, relative, rms = np.array(rows, dtype=np.float32).T
     ov, qk = np.array(circuits, dtype=np.float32).transpose(1, 0, 2)
     norms = {"weight_change": change, "weight_change_relative": relative, "weight_change_rms": rms}
     return {**norms, "ov_change": ov, "qk_change": qk}
-
-
-Change = tuple[Tensor, Tensor]  # (W_0, W_t - W_0)
 
 
 def _circuit_changes(q: Change, k: Change, v: Change, c_proj: Change, n_head: int) -> tuple[Tensor, Tensor]:
@@ -48,9 +50,9 @@ def _circuit_changes(q: Change, k: Change, v: Change, c_proj: Change, n_head: in
     def heads(w: Tensor) -> Tensor:  # -> [head, d_model, d_head]
         return w.double().unflatten(1, (n_head, -1)).transpose(0, 1)
 
-    q, k, v = ([heads(w) for w in change] for change in (q, k, v))
+    of_q, of_k, of_v = ([heads(w) for w in change] for change in (q, k, v))
     o = [heads(w.T) for w in c_proj]
-    return product_change(*v, *o), product_change(*q, *k)
+    return product_change(*of_v, *o), product_change(*of_q, *of_k)
 
 
 def product_change(a_0: Tensor, da: Tensor, b_0: Tensor, db: Tensor) -> Tensor:

@@ -38,7 +38,9 @@ class Schedule:
         """Whether a snapshot is due after this step, where checkpoints don't decide. The last step always is."""
         if self.at_checkpoints:
             return False
-        return step == max_steps or (step & (step - 1) == 0 if self.log else step % self.every == 0)
+        if self.every is None:  # log-spaced
+            return step == max_steps or step & (step - 1) == 0
+        return step == max_steps or step % self.every == 0
 
     def to_come(self, step: int, args, state) -> int:
         """How many snapshots the run takes after this step."""

@@ -115,8 +115,9 @@ def simultaneous_intervals(
     width = np.where(np.nan_to_num(mean) == 0, 0.0, np.inf)  # of what can't be judged
     width[judged] = critical * error[judged]
     width[~enough] = np.nan
-    arrays = (mean, mean - width, mean + width, p)
-    return Intervals(*(array.reshape(np.shape(differences)[1:]) for array in arrays), critical=float(critical))
+    shape = np.shape(differences)[1:]
+    mean, low, high, p = (array.reshape(shape) for array in (mean, mean - width, mean + width, p))
+    return Intervals(mean, low, high, p, critical=float(critical))
 
 
 def largest_t(data: np.ndarray, count: np.ndarray, signs: np.ndarray) -> np.ndarray:

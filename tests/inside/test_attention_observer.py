@@ -13,10 +13,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from gpt2_interp.data.examples import Example, collate
 from gpt2_interp.inside.attention_observer import LIFTS, OBSERVED, AttentionObserver, RepeatedTokens, output_grams
 from gpt2_interp.inside.observation import hooks, measuring, read
-from gpt2_interp.measures.attention import QUERY_BLOCK, QUERY_MEASURES, STRIPES, attention_measures
+from gpt2_interp.measures.attention import QUERY_BLOCK, QUERY_MEASURES, STRIPES
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.probes.probe_set import KL_ROWS, GoldFact, ProbeSet
 from gpt2_interp.probes.regions import region_spans, source_masks, span_masks
+from tests.measures.whole_maps import attention_measures
 
 N_LAYER, N_HEAD, D_MODEL, VOCAB = 3, 2, 8, 50
 D_HEAD = D_MODEL // N_HEAD

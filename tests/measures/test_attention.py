@@ -10,7 +10,6 @@ from gpt2_interp.measures.attention import (
     QUERY_MEASURES,
     STRIPES,
     attention_between,
-    attention_measures,
     kl_bits,
     moved_norms,
     norm_weighted_share,
@@ -20,6 +19,7 @@ from gpt2_interp.measures.attention import (
     source_shares,
     stripe_sums,
 )
+from tests.measures.whole_maps import attention_measures
 
 
 def random_attention(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -13,7 +13,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2_interp.data.examples import Example
 from gpt2_interp.inside.observation import Stopwatch, batches
-from gpt2_interp.measures.attention import attention_measures
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.probes.regions import region_spans
@@ -21,6 +20,7 @@ from gpt2_interp.recording.capture import capture, precision_floor
 from gpt2_interp.recording.plan import wanted_names
 from gpt2_interp.snapshots.patterns import unfold_patterns
 from gpt2_interp.snapshots.table import CLAIMED, GROUPS, HALVES, POOLINGS, REGIONS
+from tests.measures.whole_maps import attention_measures
 
 N_LAYER, N_HEAD, D_MODEL, VOCAB = 3, 2, 8, 50
 
