@@ -25,15 +25,18 @@ if __name__ == "__main__":
 
 import os
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import transformers
 from transformers import EarlyStoppingCallback, set_seed
 
 from gpt2_interp.cli.parser import parse_arguments
 from gpt2_interp.cli.training_flags import as_settings, what_settings_decide
-from gpt2_interp.data.corpora import load_corpus
-from gpt2_interp.data.examples import ExampleBuilder
+from gpt2_interp.data.corpora import Corpus, load_corpus
+from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.evaluation import test_rows
 from gpt2_interp.figures.training_curves import draw_training_curves
 from gpt2_interp.files import (
@@ -44,6 +47,7 @@ from gpt2_interp.model.anatomy import describe, device_name
 from gpt2_interp.model.load import add_lora, load_base
 from gpt2_interp.model.precision import choose_precision, set_precision
 from gpt2_interp.probes.build import build_probes
+from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.recording.inside_scalars import InsideScalars
 from gpt2_interp.recording.recorder import SnapshotRecorder
 from gpt2_interp.run_paths import RunPaths
@@ -90,31 +94,9 @@ def main() -> None:
 
     # --- data ------------------------------------------------------------------------------------------------
     say(f"run {paths.run_name}: {data_args.task}, {model_args.tuning} fine-tuning on {device_name(training)}")
-    examples, reports = {}, {}
-    with training.main_process_first(desc="reading and tokenizing"):  # the others find samples and tokens in the cache
-        corpus = load_corpus(data_args, experiment.probe_samples, training.seed)
-        texts = (row["source"] + row["target"] for row in corpus.train)
-        base, tokenizer = load_base(model_args, training.seed, texts)
-        builder = ExampleBuilder(
-            tokenizer,
-            data_args.task,
-            data_args.max_source_length,
-            data_args.max_target_length,
-            base.config.n_positions,
-            block_size=data_args.block_size,
-            first_block_only=bool(data_args.mixture),  # so that the rows of each source are as many as its weight says
-        )
-        for use in ("train", "validation", "test", "probes"):
-            examples[use], reports[use] = builder.build(getattr(corpus, use), corpus.provenance[use]["sha256"])
-            say(f"  {use:10} {reports[use]}  <- {corpus.provenance[use]['source']}")
-            if not examples[use]:
-                raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")
-    probes = build_probes(corpus, examples, builder, base.config, experiment.probe_samples, training.seed)
-    for note in (*corpus.notes, *probes.notes):
-        say(f"  note: {note}")
-    run_info["data"] = {
-        use: {**entry, **(reports[use].remarks() if use in reports else {})} for use, entry in corpus.provenance.items()
-    }
+    data = read_data(model_args, data_args, experiment, training, say)
+    corpus, base, tokenizer, examples = data.corpus, data.base, data.tokenizer, data.examples
+    run_info["data"] = data.origins
     run_info["notes"] = corpus.notes
     resuming.check_settings(began_with, run_info)
 
@@ -127,7 +109,7 @@ def main() -> None:
     test = test_rows.ScoredRows(
         corpus.test,
         examples["test"],
-        builder,
+        data.builder,
         data_args,
         samples=experiment.samples_per_checkpoint,
         num_beams=experiment.num_beams,
@@ -161,7 +143,12 @@ def main() -> None:
         processing_class=tokenizer,
         callbacks=[
             SnapshotRecorder(
-                store, probes, run_info, tokenizer, schedule=experiment.snapshot_schedule, measures=experiment.measures
+                store,
+                data.probes,
+                run_info,
+                tokenizer,
+                schedule=experiment.snapshot_schedule,
+                measures=experiment.measures,
             ),
             InsideScalars(store, paths.logs),
             SampleWriter(
@@ -194,16 +181,10 @@ def main() -> None:
     plain_text = not any(row["source"] for row in corpus.train)
     # leaves the best weights in the model
     best_step = run_files.save_models(trainer, tokenizer, paths, model_args, data_args, plain_text)
-    tuned_result = test.score(trainer.model, "tuned")
-    say(f"  tuned (step {best_step} of {last_step}): {tuned_result.summary()}")
-    baselines = test.baselines(trainer.model)
-    for name, result in baselines.items():
-        say(f"  {name.replace('_', ' ')}: {result.summary()}")
-    results = {"base": base_result, "tuned": tuned_result, **baselines}
     judges = {"tuned": trainer.model}
     if not model_args.config_name:  # random weights can't judge
         judges["base"] = load_base(model_args, training.seed, ())[0].to(training.device)
-    quality = test.text_quality({"base": base_result, "tuned": tuned_result}, judges)
+    results, quality = score_tuned(test, base_result, judges, f"step {best_step} of {last_step}", say)
     metrics = {
         **{name: result.scores | quality.get(name, {}) for name, result in results.items()},
         "reference": quality["reference"],
@@ -212,8 +193,8 @@ def main() -> None:
         "notes": corpus.notes,
     }
     test_rows.write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
-    test_rows.write_rouge_scalars(paths.logs, base_result, tuned_result, last_step)
-    write_hparams(paths.logs, run_info, sizes, store.read_log(), tuned_result.scores, last_step)
+    test_rows.write_rouge_scalars(paths.logs, base_result, results["tuned"], last_step)
+    write_hparams(paths.logs, run_info, sizes, store.read_log(), results["tuned"].scores, last_step)
     draw_training_curves(paths)
     steps = {"best": best_step, "final": last_step}
     model_card.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
@@ -224,6 +205,66 @@ def main() -> None:
     all_seconds = time.perf_counter() - started
     say(f"  training took {training_seconds:.0f} s of {all_seconds:.0f} s; results are in {paths.model_outputs}/")
     say(f"  next: analyze_latent_space.py and visualize_metrics.py with --run_name {paths.run_name}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows, the base model that reads them, and what became of them. examples: by use. origins: for run.json."""
+
+    corpus: Corpus
+    base: Any
+    tokenizer: Any
+    builder: ExampleBuilder
+    examples: dict[str, Sequence[Example]]
+    probes: ProbeSet
+    origins: dict[str, Any]
+
+
+def read_data(model_args, data_args, experiment, training, say: Callable[[str], None]) -> Data:
+    """Read and tokenize every row, and choose the probes. Raises InputError where no row is left for a use."""
+    examples, reports = {}, {}
+    with training.main_process_first(desc="reading and tokenizing"):  # the others find samples and tokens in the cache
+        corpus = load_corpus(data_args, experiment.probe_samples, training.seed)
+        texts = (row["source"] + row["target"] for row in corpus.train)
+        base, tokenizer = load_base(model_args, training.seed, texts)
+        builder = ExampleBuilder(
+            tokenizer,
+            data_args.task,
+            data_args.max_source_length,
+            data_args.max_target_length,
+            base.config.n_positions,
+            block_size=data_args.block_size,
+            first_block_only=bool(data_args.mixture),  # so that the rows of each source are as many as its weight says
+        )
+        for use in ("train", "validation", "test", "probes"):
+            examples[use], reports[use] = builder.build(getattr(corpus, use), corpus.provenance[use]["sha256"])
+            say(f"  {use:10} {reports[use]}  <- {corpus.provenance[use]['source']}")
+            if not examples[use]:
+                raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")
+    probes = build_probes(corpus, examples, builder, base.config, experiment.probe_samples, training.seed)
+    for note in (*corpus.notes, *probes.notes):
+        say(f"  note: {note}")
+    origins = {
+        use: {**entry, **(reports[use].remarks() if use in reports else {})} for use, entry in corpus.provenance.items()
+    }
+    return Data(corpus, base, tokenizer, builder, examples, probes, origins)
+
+
+def score_tuned(
+    test: test_rows.ScoredRows,
+    base_result: test_rows.Result,
+    judges: Mapping[str, Any],
+    steps: str,
+    say: Callable[[str], None],
+) -> tuple[dict[str, test_rows.Result], dict[str, dict[str, float]]]:
+    """Return (results of base, tuned and baselines, quality of the texts by name). judges: models, one named tuned."""
+    tuned_result = test.score(judges["tuned"], "tuned")
+    say(f"  tuned ({steps}): {tuned_result.summary()}")
+    baselines = test.baselines(judges["tuned"])
+    for name, result in baselines.items():
+        say(f"  {name.replace('_', ' ')}: {result.summary()}")
+    quality = test.text_quality({"base": base_result, "tuned": tuned_result}, judges)
+    return {"base": base_result, "tuned": tuned_result, **baselines}, quality
 
 
 def print_now(text: str) -> None:
