@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gpt2_interp.data.examples import ExampleBuilder
@@ -10,6 +11,8 @@ from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.generation.settings import DecodingSettings
 from gpt2_interp.model.task_file import TASKS
+
+LENGTHS = ("max_source_length", "max_target_length")  # tokens, as task.json has them
 
 
 class PromptBuilder:
@@ -27,9 +30,11 @@ class PromptBuilder:
         self.builder: ExampleBuilder | None = None
         if task != "text":
             same = trained is not None and trained["task"] == task
-            lengths = trained if same else vars(DataArguments)  # the flags' defaults
+            lengths = DataArguments()  # the flags' defaults
+            if same:
+                lengths = replace(lengths, **{name: trained[name] for name in LENGTHS})
             self.builder = ExampleBuilder(
-                tokenizer, task, lengths["max_source_length"], lengths["max_target_length"], n_positions
+                tokenizer, task, lengths.max_source_length, lengths.max_target_length, n_positions
             )
 
     def build(self, text: str, settings: DecodingSettings) -> tuple[list[int], int, str | None]:

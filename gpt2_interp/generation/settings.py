@@ -114,7 +114,6 @@ SETTINGS: dict[str, Setting] = {
         int, "The same seed draws the same text, alone or in a batch (42).", RANDOM, 42, least=0, most=2**32
     ),
 }
-SETTING_HELP = {name: setting.help for name, setting in SETTINGS.items()}
 DEFAULT_NEW_TOKENS = 100
 
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.generation.settings import METHODS, SETTING_HELP, SETTINGS, DecodingSettings
+from gpt2_interp.generation.settings import METHODS, SETTINGS, DecodingSettings
 
 # A value in range, and two out of it, of every setting but the method.
 VALUES = {
@@ -32,8 +32,10 @@ EFFECT = {  # written down here a second time, on purpose
 
 def test_the_tables_name_every_setting():
     names = set(DecodingSettings.__dataclass_fields__)
-    assert names == set(SETTINGS) == set(SETTING_HELP) == {"decoding", *VALUES}
-    assert all("\n" not in text and len(text) > 20 and "%" not in text for text in SETTING_HELP.values())
+    assert names == set(SETTINGS) == {"decoding", *VALUES}
+    assert all(
+        "\n" not in text and len(text) > 20 and "%" not in text for text in (one.help for one in SETTINGS.values())
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
