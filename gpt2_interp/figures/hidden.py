@@ -14,7 +14,7 @@ from gpt2_interp.statistics.intervals import nan_mean
 
 NEIGHBOURS = 10  # of knn_overlap
 # {measure: (title, the measure's name over half-samples)}
-DRIFT = {
+DRIFT_MAPS = {
     "displacement": ("Displacement", ""),
     "cka_debiased": ("CKA (debiased)", "cka_half_samples"),
     "cka_scaled": ("CKA, dimensions scaled", ""),
@@ -24,7 +24,7 @@ DRIFT = {
     "procrustes_chance": ("Procrustes, shuffled", ""),
     "anisotropy": ("Pointing the same way", ""),
 }
-LENS = {
+LENS_MAPS = {
     "lens_logprob": "Log-probability of the right token",
     "lens_base_logprob": "The same, read with the base's ln_f and W_U",
     "lens_kl": "Distance to the final prediction",
@@ -36,16 +36,16 @@ LENS_TITLE = "What each layer would predict"
 
 def drift_panels(m: Measurements) -> list[MapPanel]:
     """Eight maps [hidden_layer, step]. Raises InputError if none of them was measured."""
-    layers = {name: _by_layer(m, name) for name in DRIFT}
+    layers = {name: _by_layer(m, name) for name in DRIFT_MAPS}
     if not any(layers.values()):
         raise InputError(f"run {m.paths.run_name!r} did not measure its hidden states.")
     panels = []
-    for name, (title, half_samples) in DRIFT.items():
+    for name, (title, half_samples) in DRIFT_MAPS.items():
         if layers[name] is None:
             panels.append(MapPanel(title, measure_label(name), note=not_measured(name)))
             continue
         steps, values = layers[name]
-        ranged = [found[1] for other in _same_range(name, DRIFT) if (found := layers[other]) is not None]
+        ranged = [found[1] for other in _same_range(name, DRIFT_MAPS) if (found := layers[other]) is not None]
         limits = _limits(name, np.concatenate([v.ravel() for v in ranged]))
         note = f"chance {_knn_chance(m):.2g}" if name == "knn_overlap" and _knn_chance(m) else ""
         hover = _hover(m, steps, values, half_samples)
@@ -55,16 +55,16 @@ def drift_panels(m: Measurements) -> list[MapPanel]:
 
 def lens_panels(m: Measurements) -> list[MapPanel]:
     """Four maps [hidden_layer, step]: means over probes. Raises InputError if there was no lens."""
-    layers = {name: _by_layer(m, name) for name in LENS}
+    layers = {name: _by_layer(m, name) for name in LENS_MAPS}
     if not any(layers.values()):
         raise InputError(f"run {m.paths.run_name!r} did not measure the lens.")
     panels = []
-    for name, title in LENS.items():
+    for name, title in LENS_MAPS.items():
         if layers[name] is None:
             panels.append(MapPanel(title, measure_label(name), note=not_measured(name)))
             continue
         steps, values = layers[name]
-        ranged = [found[1] for other in _same_range(name, LENS) if (found := layers[other]) is not None]
+        ranged = [found[1] for other in _same_range(name, LENS_MAPS) if (found := layers[other]) is not None]
         low, high = _extremes(np.concatenate([v.ravel() for v in ranged]))
         limits = (low, high) if name.endswith("logprob") else (0.0, high)
         panels.append(_layer_map(m, title, name, steps, values, limits, _hover(m, steps, values, "")))

@@ -51,7 +51,7 @@ def write_run_report(m: Measurements) -> Path:
         run=m.paths.run_name,
         title=f"Interpretability report: {m.paths.run_name}",
         plotly_js=Markup(get_plotlyjs()),
-        summary=summary(m, scores),
+        summary=run_facts(m, scores),
         scores=score_table(scores),
         score_note=score_note,
         score_sentences=score_sentences(scores),
@@ -72,7 +72,7 @@ def write_run_report(m: Measurements) -> Path:
     return path
 
 
-def summary(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+def run_facts(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The run in a few lines: (name, value)."""
     model, info = m.info.get("model", {}), m.info
     total, trainable = model.get("parameters"), model.get("trainable_parameters")

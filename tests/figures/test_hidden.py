@@ -7,7 +7,7 @@ from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.draw_html import draw_html
 from gpt2_interp.figures.draw_png import draw_png
-from gpt2_interp.figures.hidden import DRIFT, LENS, drift, drift_panels, lens, lens_panels
+from gpt2_interp.figures.hidden import DRIFT_MAPS, LENS_MAPS, drift, drift_panels, lens, lens_panels
 from tests.fake_store import STEPS, write_fake_run
 
 
@@ -22,7 +22,7 @@ def test_layers_are_rows_and_snapshots_columns(measurements):
 
 
 def test_drift_grows_with_depth_and_likeness_falls(measurements):
-    panels = by_name(DRIFT, drift_panels(measurements))
+    panels = by_name(DRIFT_MAPS, drift_panels(measurements))
     for name in ("displacement", "procrustes"):
         assert (np.diff(panels[name].values[:, -1]) > 0).all() and (panels[name].values[:, 0] == 0).all()
     for name in ("cka_debiased", "cka_scaled", "rsa", "knn_overlap"):
@@ -31,14 +31,14 @@ def test_drift_grows_with_depth_and_likeness_falls(measurements):
 
 
 def test_procrustes_stands_beside_its_chance_on_one_scale(measurements):
-    names = list(DRIFT)
+    names = list(DRIFT_MAPS)
     assert names.index("procrustes_chance") == names.index("procrustes") + 1
-    panels = by_name(DRIFT, drift_panels(measurements))
+    panels = by_name(DRIFT_MAPS, drift_panels(measurements))
     assert panels["procrustes"].limits == panels["procrustes_chance"].limits == (0, pytest.approx(0.9))
 
 
 def test_half_samples_are_told_where_there_are_some(measurements):
-    panels = by_name(DRIFT, drift_panels(measurements))
+    panels = by_name(DRIFT_MAPS, drift_panels(measurements))
     cka = panels["cka_debiased"].hover[3][-1]
     assert cka.startswith("block 3 (before ln_f), step 1000: 0.55") and "half-samples 0.5 to 0.6" in cka
     assert "half-samples" not in panels["displacement"].hover[3][-1]
@@ -60,7 +60,7 @@ def test_what_is_missing_is_said(tmp_path):
         arrays = store.load(step)
         store.write(step, {name: arrays[name] for name in ("cka_debiased", "lens_kl")})
     m = Measurements(store.paths)
-    panels = by_name(DRIFT, drift_panels(m))
+    panels = by_name(DRIFT_MAPS, drift_panels(m))
     assert panels["rsa"].note == "rsa was not measured." and not panels["rsa"].values.size
     assert "half-samples" not in panels["cka_debiased"].hover[0][0]
     assert draw_png(drift(m), m) and draw_html(drift(m), m) and draw_png(lens(m), m)
@@ -72,7 +72,7 @@ def test_what_is_missing_is_said(tmp_path):
 
 
 def test_the_lens_and_the_bases_are_on_one_scale(measurements):
-    panels = by_name(LENS, lens_panels(measurements))
+    panels = by_name(LENS_MAPS, lens_panels(measurements))
     for name in ("logprob", "kl"):
         assert panels[f"lens_{name}"].limits == panels[f"lens_base_{name}"].limits
     for name, planted in (("lens_logprob", 2), ("lens_base_logprob", 1)):

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from gpt2_interp.figures.hidden import DRIFT, LENS
+from gpt2_interp.figures.hidden import DRIFT_MAPS, LENS_MAPS
 from gpt2_interp.figures.registry import PICTURES, SECTIONS
 from gpt2_interp.snapshots.table import MEASURE
 
@@ -20,4 +20,4 @@ def test_each_row_names_what_exists():
 
 def test_maps_of_hidden_states_draw_the_measures_of_their_rows():
     measures = {picture.name: picture.measures for picture in PICTURES}
-    assert measures["drift_map"] == tuple(DRIFT) and measures["lens"] == tuple(LENS)
+    assert measures["drift_map"] == tuple(DRIFT_MAPS) and measures["lens"] == tuple(LENS_MAPS)

@@ -25,7 +25,7 @@ from gpt2_interp.report.claims_tables import (
     costs_section,
     unit_name,
 )
-from gpt2_interp.report.page import FOR_TEXT, settings, summary, write_run_report
+from gpt2_interp.report.page import FOR_TEXT, run_facts, settings, write_run_report
 from gpt2_interp.report.score_tables import overlap, score_cell, score_table, setting_text
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.table import CLAIMED, MEASURE
@@ -272,7 +272,7 @@ def test_fingerprints_of_the_data_are_folded_away(measurements):
     data = {"train": {"source": "mine.jsonl", "rows": 5, "sha256": "f00dcafe", "counts": {"wiki": 5}}}
     m = copy.copy(measurements)
     m.info = {**measurements.info, "data": data}
-    shown = dict(summary(m, {}))
+    shown = dict(run_facts(m, {}))
     assert "mine.jsonl" in shown["data: train"] and "f00dcafe" not in str(shown)
     assert "f00dcafe" in str(dict(settings(m.info))["Data"])
 
