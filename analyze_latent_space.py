@@ -18,18 +18,23 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2_interp.analysis.measurements import Measurements, open_run
 from gpt2_interp.analysis.projection import METHODS, Projection, project, save_projection, spread_out
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.figures.registry import PICTURES
 from gpt2_interp.snapshots.table import POOLINGS
 
+if TYPE_CHECKING:
+    from gpt2_interp.analysis.measurements import Measurements
+
 
 def main() -> None:
     arguments = parse_arguments()
+    from gpt2_interp.analysis.measurements import open_run  # after --help and mistakes, which need not wait for scipy
+
     measurements = open_run(arguments.run_name, arguments.root)
     paths = measurements.paths
 

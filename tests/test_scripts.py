@@ -88,7 +88,7 @@ def test_help_shows_usage_and_presets():
 
 
 PROGRAMS = (
-    *("gpt2_summarization.py", "generate_text.py", "analyze_latent_space.py"),
+    *("gpt2_summarization.py", "generate_text.py", "analyze_latent_space.py", "visualize_metrics.py"),
     *(f"examples/{path.name}" for path in sorted((REPOSITORY / "examples").glob("*.py")) if path.stem != "read_a_run"),
     *(
         f"benchmarks/{path.name}"
