@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -9,66 +10,33 @@ import numpy as np
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.panels import SNAPSHOT_AXIS, MapPanel, Maps, measure_label, not_measured
+from gpt2_interp.figures.registry import PICTURE
 from gpt2_interp.snapshots.table import HEADLINE, MEASURE, SPREAD
 from gpt2_interp.statistics.intervals import nan_mean
 
 NEIGHBOURS = 10  # of knn_overlap
-# {measure: (title, the measure's name over half-samples)}
-DRIFT_MAPS = {
-    "displacement": ("Displacement", ""),
-    "cka_debiased": ("CKA (debiased)", "cka_half_samples"),
-    "cka_scaled": ("CKA, dimensions scaled", ""),
-    "rsa": ("Similarities of pairs (RSA)", "rsa_half_samples"),
-    "knn_overlap": ("Neighbours kept", "knn_half_samples"),
-    "procrustes": ("Procrustes", ""),
-    "procrustes_chance": ("Procrustes, shuffled", ""),
-    "anisotropy": ("Pointing the same way", ""),
-}
-LENS_MAPS = {
-    "lens_logprob": "Log-probability of the right token",
-    "lens_base_logprob": "The same, read with the base's ln_f and W_U",
-    "lens_kl": "Distance to the final prediction",
-    "lens_base_kl": "The same, read with the base's ln_f and W_U",
-}
+HALF_SAMPLES = {"cka_debiased": "cka_half_samples", "rsa": "rsa_half_samples", "knn_overlap": "knn_half_samples"}
+DRIFT_MAPS, LENS_MAPS = PICTURE["drift_map"].measures, PICTURE["lens"].measures
 DRIFT_TITLE = f"Hidden states against the base ({HEADLINE['pooling']})"
 LENS_TITLE = "What each layer would predict"
+Layers = Mapping[str, tuple[list[int], np.ndarray] | None]  # by measure, as `_by_layer` finds them
 
 
 def drift_panels(m: Measurements) -> list[MapPanel]:
-    """Eight maps [hidden_layer, step]. Raises InputError if none of them was measured."""
-    layers = {name: _by_layer(m, name) for name in DRIFT_MAPS}
-    if not any(layers.values()):
-        raise InputError(f"run {m.paths.run_name!r} did not measure its hidden states.")
-    panels = []
-    for name, (title, half_samples) in DRIFT_MAPS.items():
-        if layers[name] is None:
-            panels.append(MapPanel(title, measure_label(name), note=not_measured(name)))
-            continue
-        steps, values = layers[name]
-        ranged = [found[1] for other in _same_range(name, DRIFT_MAPS) if (found := layers[other]) is not None]
-        limits = _limits(name, np.concatenate([v.ravel() for v in ranged]))
-        note = f"chance {_knn_chance(m):.2g}" if name == "knn_overlap" and _knn_chance(m) else ""
-        hover = _hover(m, steps, values, half_samples)
-        panels.append(_layer_map(m, title, name, steps, values, limits, hover, note))
-    return panels
+    """Return a map [hidden_layer, step] of each of DRIFT_MAPS. Raises InputError if none of them was measured."""
+    return _layer_maps(m, DRIFT_MAPS, "its hidden states")
 
 
 def lens_panels(m: Measurements) -> list[MapPanel]:
-    """Four maps [hidden_layer, step]: means over probes. Raises InputError if there was no lens."""
-    layers = {name: _by_layer(m, name) for name in LENS_MAPS}
+    """Return a map [hidden_layer, step] of each of LENS_MAPS. Raises InputError if there was no lens."""
+    return _layer_maps(m, LENS_MAPS, "the lens")
+
+
+def _layer_maps(m: Measurements, names: Sequence[str], what: str) -> list[MapPanel]:
+    layers = {name: _by_layer(m, name) for name in names}
     if not any(layers.values()):
-        raise InputError(f"run {m.paths.run_name!r} did not measure the lens.")
-    panels = []
-    for name, title in LENS_MAPS.items():
-        if layers[name] is None:
-            panels.append(MapPanel(title, measure_label(name), note=not_measured(name)))
-            continue
-        steps, values = layers[name]
-        ranged = [found[1] for other in _same_range(name, LENS_MAPS) if (found := layers[other]) is not None]
-        low, high = _extremes(np.concatenate([v.ravel() for v in ranged]))
-        limits = (low, high) if name.endswith("logprob") else (0.0, high)
-        panels.append(_layer_map(m, title, name, steps, values, limits, _hover(m, steps, values, "")))
-    return panels
+        raise InputError(f"run {m.paths.run_name!r} did not measure {what}.")
+    return [_layer_map(m, name, layers) for name in names]
 
 
 def _by_layer(m: Measurements, name: str) -> tuple[list[int], np.ndarray] | None:
@@ -82,7 +50,7 @@ def _by_layer(m: Measurements, name: str) -> tuple[list[int], np.ndarray] | None
     return steps, nan_mean(values, axis=1) if MEASURE[name].probe_axis else values
 
 
-def _same_range(name: str, names: dict) -> list[str]:
+def _same_range(name: str, names: Iterable[str]) -> list[str]:
     """Measures that are to be compared by eye: with their chance, or with the base's lens."""
 
     def stem(text: str) -> str:
@@ -91,21 +59,12 @@ def _same_range(name: str, names: dict) -> list[str]:
     return [other for other in names if stem(other) == stem(name)]
 
 
-def _extremes(values: np.ndarray) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    if not len(finite) or finite.min() == finite.max():
-        return (0.0, 1.0) if not len(finite) else (float(finite[0]) - 0.5, float(finite[0]) + 0.5)
-    return float(finite.min()), float(finite.max())
-
-
-def _limits(name: str, values: np.ndarray) -> tuple[float, float]:
-    """Similarities run up to 1, and below 0 only where they do; distances from 0 to the largest."""
-    low, high = _extremes(values)
-    if name in ("displacement", "procrustes", "procrustes_chance"):
-        return 0.0, max(high, 1e-6)
-    if name == "anisotropy":
-        return low, high
-    return min(low, 0.0), 1.0
+def _color_limits(name: str, values: np.ndarray) -> tuple[float, float]:
+    """Both ends of the colours: the extremes of the defined values, and the measure's own limits."""
+    fixed = [end for end in MEASURE[name].limits if end is not None]
+    ends = [*values[np.isfinite(values)].tolist(), *map(float, fixed)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    return (low, high) if low < high else (low - 0.5 * (low not in fixed), high + 0.5)
 
 
 def _knn_chance(m: Measurements) -> float:
@@ -113,12 +72,12 @@ def _knn_chance(m: Measurements) -> float:
     return min(1.0, NEIGHBOURS / (n - 1)) if n > 1 else 0.0
 
 
-def _hover(m: Measurements, steps: list[int], values: np.ndarray, half_samples: str) -> list[list[str]]:
-    """What pointing at [hidden_layer, step] says, with the interval over half-samples where there is one."""
+def _hover(m: Measurements, name: str, steps: list[int], values: np.ndarray) -> list[list[str]]:
+    """Text shown at [hidden_layer, step], with the interval over half-samples where there is one."""
     spread: dict[int, np.ndarray] = {}
-    if half_samples:
+    if name in HALF_SAMPLES:
         with suppress(InputError):
-            spread = dict(zip(*m.stack(half_samples), strict=True))  # {step: [hidden_layer, spread]}
+            spread = dict(zip(*m.stack(HALF_SAMPLES[name]), strict=True))  # {step: [hidden_layer, spread]}
     low, high = SPREAD.index("2.5%"), SPREAD.index("97.5%")
     rows = []
     for i, layer in enumerate(m.labels("hidden_layer")):
@@ -132,17 +91,24 @@ def _hover(m: Measurements, steps: list[int], values: np.ndarray, half_samples: 
     return rows
 
 
-def _layer_map(m, title, name, steps, values, limits, hover, note="") -> MapPanel:
+def _layer_map(m: Measurements, name: str, layers: Layers) -> MapPanel:
+    """layers: the measures of the picture, those that share a colour range with this one among them."""
+    title, found = MEASURE[name].title, layers[name]
+    if found is None:
+        return MapPanel(title, measure_label(name), note=not_measured(name))
+    steps, values = found
+    ranged = [same[1].ravel() for other in _same_range(name, layers) if (same := layers[other]) is not None]
+    note = f"chance {_knn_chance(m):.2g}" if name == "knn_overlap" and _knn_chance(m) else ""
     return MapPanel(
         title,
         MEASURE[name].unit,
         m.labels("hidden_layer"),
         [str(step) for step in steps],
         values.T,
-        limits,
+        _color_limits(name, np.concatenate(ranged)),
         x_label=SNAPSHOT_AXIS,
         y_label="",
-        hover=hover,
+        hover=_hover(m, name, steps, values),
         note=note,
     )
 

@@ -126,7 +126,7 @@ PICTURES = (
         "counts them. Hatched grey means that there is no band: nothing can be claimed. The last map is what "
         "taking each head away costs; pale there means that the interval holds 0.",
         "A changed head need not matter, and a head can matter without having changed. Measures of one head "
-        "overlap: eleven maps are not eleven findings.",
+        "overlap: changes of one head in several maps can be one finding.",
         "changes:head_changes_layout",
         needs=HEAD_MEASURES,
     ),
@@ -294,3 +294,4 @@ PICTURES = (
         "causes:graft",
     ),
 )
+PICTURE: dict[str, Picture] = {picture.name: picture for picture in PICTURES}

@@ -49,9 +49,8 @@ def graft(
     """
     gpt2 = find_gpt2(model)
     names = block_names(gpt2)
-    trained: set[str] = set()
-    with base.replaced(model, only=lambda name: bool(trained.add(block_of(name)))):  # replaces nothing: asks for names
-        tuned = mean_nll(gpt2, examples, max_batch_tokens)
+    trained = {block_of(name) for name in base.trained_names(model)}
+    tuned = mean_nll(gpt2, examples, max_batch_tokens)
     with base.replaced(model):
         untouched = mean_nll(gpt2, examples, max_batch_tokens)
     necessity, sufficiency = np.zeros((2, len(examples), len(names)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What the model does when something is changed: a source, one fact of it, a block of weights.
+"""Losses of target tokens, and the log-odds of twins: what a changed source or a changed weight is measured by.
 
 Everything here expects the bare GPT2LMHeadModel in eval mode (`observation.measuring` sees to that), runs it in float32
 without gradients, and leaves nothing behind. Sequences are padded on the right, where the causal mask hides the padding
@@ -99,9 +99,6 @@ def twin_log_odds(gpt2: GPT2LMHeadModel, twins: Sequence[TwinPair], max_batch_to
             two = logits.gather(1, tokens)  # the softmax's normaliser is the same for both
             odds[rows] = (two[:, 0] - two[:, 1]).cpu().numpy()
     return odds.reshape(-1, 2)
-
-
-# --- blocks put back ---------------------------------------------------------------------------------------------
 
 
 # --- what it costs -----------------------------------------------------------------------------------------------

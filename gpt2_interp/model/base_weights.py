@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from gpt2_interp.model.base_weights import BaseWeights
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, contextmanager
 
 from gpt2_interp.model.anatomy import (
     _in_use,
@@ -56,6 +51,12 @@ class BaseWeights:
         refuse_merged(model)
         pairs = self._pairs(model)
         return _swapped((parameter, copy) for name, parameter, copy in pairs if only is None or only(name))
+
+    def trained_names(self, model: nn.Module) -> list[str]:
+        """Names, as in gpt2.named_parameters(), of the parameters that `replaced` puts back. Raises ValueError as
+        `replaced` does."""
+        refuse_merged(model)
+        return [name for name, _, _ in self._pairs(model)]
 
     def change_norms(self, model: nn.Module) -> dict[str, float]:
         """||W_t - W_0||_F of each matrix of `weights.matrix_names`: what `perturbed` needs."""

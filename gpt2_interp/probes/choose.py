@@ -152,10 +152,10 @@ def _pattern_probes(held_out, count: int, length: int, rng: random.Random, notes
     cut = [_cut_to(e, length) for e in others]
     if cut:
         notes.append(f"{len(cut)} of the {len(short) + len(cut)} pattern probes were cut to {length} tokens.")
-    beheaded = [e.id for e, whole in zip(cut, others, strict=True) if e.target_ids != whole.target_ids]
-    if beheaded:
+    shortened = [e.id for e, whole in zip(cut, others, strict=True) if e.target_ids != whole.target_ids]
+    if shortened:
         notes.append(
-            f"Pattern probes without their whole target, which alone exceeds {length} tokens: {', '.join(beheaded)}."
+            f"Pattern probes without their whole target, which alone exceeds {length} tokens: {', '.join(shortened)}."
         )
     return short + cut
 

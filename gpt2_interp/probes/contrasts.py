@@ -1,4 +1,4 @@
-"""What probes are held against: their target behind another probe's source, and random tokens that are read twice."""
+"""Contrasts to the probes: each target behind another probe's source, and random tokens that are read twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpt2_interp.data.examples import Example
 
 SEQUENCES, SEQUENCE_LENGTH = 64, 50  # how many; random tokens before they come again
 BIN = 8  # probes whose sources are about equally long, among which sources are exchanged
-OWN = 1e3  # what avoiding one's own source is worth, where another of the same cluster costs 1
+OWN = 1e3  # cost of pairing an example with its own source (same-cluster pairs cost 1)
 
 
 def behind_other_sources(examples: Sequence[Example], n_positions: int) -> tuple[Example | None, ...]:
@@ -30,12 +30,12 @@ def behind_other_sources(examples: Sequence[Example], n_positions: int) -> tuple
     n_bins = max(1, round(len(order) / BIN))
     for bin_ in np.array_split(np.asarray(order, dtype=np.int64), n_bins):
         members = [examples[i] for i in bin_]
-        for i, giver in zip(bin_, _givers(members), strict=True):
-            found[i] = None if giver is None else _behind(examples[i], members[giver], n_positions)
+        for i, owner in zip(bin_, _source_owners(members), strict=True):
+            found[i] = None if owner is None else _behind(examples[i], members[owner], n_positions)
     return tuple(found)
 
 
-def _givers(members: Sequence[Example]) -> list[int | None]:
+def _source_owners(members: Sequence[Example]) -> list[int | None]:
     """For each member the one whose source it gets: the assignment of least cost."""
     lengths = [len(member.source_ids) for member in members]
     whole = 2 * sum(lengths) + 1  # more than all differences of length in an assignment add up to
@@ -44,15 +44,15 @@ def _givers(members: Sequence[Example]) -> list[int | None]:
         for j, other in enumerate(members):
             cost[i, j] = OWN * (one.source_ids == other.source_ids) + (one.cluster == other.cluster)
             cost[i, j] += abs(lengths[i] - lengths[j]) / whole
-    _, givers = linear_sum_assignment(cost)
-    return [int(j) if cost[i, j] < OWN else None for i, j in enumerate(givers)]
+    _, columns = linear_sum_assignment(cost)
+    return [int(j) if cost[i, j] < OWN else None for i, j in enumerate(columns)]
 
 
-def _behind(example: Example, giver: Example, n_positions: int) -> Example | None:
-    room = n_positions - len(giver.template_ids) - len(example.target_ids)
+def _behind(example: Example, owner: Example, n_positions: int) -> Example | None:
+    room = n_positions - len(owner.template_ids) - len(example.target_ids)
     if room < 1:
         return None
-    return replace(example, source_ids=giver.source_ids[:room], template_ids=giver.template_ids)
+    return replace(example, source_ids=owner.source_ids[:room], template_ids=owner.template_ids)
 
 
 def random_sequences(

@@ -30,14 +30,15 @@ class Measure:
     """One row of the measure table.
 
     axes name the array's dimensions, in order; their sizes and labels stand in run.json under "axes".
-    folder is one of "attention", "latent", "metrics" (a snapshot's three files), "reference" (once per run: step 0) or
-    "derived" (computed from stored arrays).
+    folder is one of "attention", "latent", "metrics" (a snapshot's three files) or "reference" (once per run: step 0).
     group is what --measures chooses, and what the cost of a snapshot is told by.
     tier: "light" at every snapshot, "heavy" at five at most, the first and the last among them; "ends" at the first and
     the last; "final" at the last.
     never_negative: its change can only be 0 or more, so that an interval says nothing and only the band does.
     claimed: a change of it is tested by claims.py; it then has a row band_<name>, and control_<name> if general text
     can have it (`control`: the axis of general text that it is measured along).
+    title: its plain name above a map of layers. limits: values up to which the map's colours reach in any case, such as
+    (0, 1) for a share; None: no further than the values do.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Measure:
     claimed: bool = False
     never_negative: bool = False
     control: str = ""
+    title: str = ""
+    limits: tuple[float | None, float | None] = (None, None)
 
     @property
     def probe_axis(self) -> str | None:
@@ -275,6 +278,8 @@ HIDDEN = (
         "ratio",
         "Displacement of all probes together.",
         "||X_t - X_0||_F / ||Xc_0||_F",
+        title="Displacement",
+        limits=(0, None),
     ),
     _hidden(
         "cka_debiased",
@@ -285,6 +290,8 @@ HIDDEN = (
         "CKA = HSIC1(K,L)/sqrt(HSIC1(K,K) HSIC1(L,L))",
         source="Song et al. 2012; Nguyen et al. 2021; Murphy et al. 2024",
         caution="Can be negative; needs at least 4 probes. A few large dimensions decide it: see cka_scaled.",
+        title="CKA (debiased)",
+        limits=(0, 1),
     ),
     _hidden(
         "cka_scaled",
@@ -292,6 +299,8 @@ HIDDEN = (
         "<= 1",
         "The same after dividing each dimension by its standard deviation over probes at step 0.",
         "CKA of X / sd(X_0) and Y / sd(X_0)",
+        title="CKA, dimensions scaled",
+        limits=(0, 1),
     ),
     _hidden(
         "procrustes",
@@ -300,7 +309,9 @@ HIDDEN = (
         "What is left of the difference to the base after the best rotation, in its 16 widest directions.",
         "A, B = Xc_0, Xc_t projected on the top 16 PCs of Xc_0, each / ||.||_F; 1 - ||A'B||_*",
         source="Ding et al. 2021",
-        caution="Unrelated states don't give 1: hold it against procrustes_chance.",
+        caution="Unrelated states don't give 1: compare it with procrustes_chance.",
+        title="Procrustes",
+        limits=(0, None),
     ),
     _hidden(
         "procrustes_chance",
@@ -308,6 +319,8 @@ HIDDEN = (
         "0..1",
         "The same with the probes of one side shuffled.",
         "1 - ||A'PB||_*, P a permutation of the probes; mean over 20",
+        title="Procrustes, shuffled",
+        limits=(0, None),
     ),
     _hidden(
         "rsa",
@@ -317,6 +330,8 @@ HIDDEN = (
         "Spearman of the upper triangles of 1 - cosine(Xc rows)",
         source="Kriegeskorte et al. 2008",
         caution="No p-value from pairs, and no independent support for CKA: both read the same similarities.",
+        title="Similarities of pairs (RSA)",
+        limits=(0, 1),
     ),
     _hidden(
         "knn_overlap",
@@ -324,6 +339,8 @@ HIDDEN = (
         "0..1",
         "Share of a probe's 10 nearest probes that it still has.",
         "|N10(X_t) and N10(X_0)| / 10, cosine on Xc; chance is 10/(n-1)",
+        title="Neighbours kept",
+        limits=(0, 1),
     ),
     _hidden(
         "cka_half_samples",
@@ -353,6 +370,7 @@ HIDDEN = (
         "How much all hidden states point the same way.",
         "mean pairwise cosine of uncentred rows",
         source="Ethayarajh 2019",
+        title="Pointing the same way",
     ),
     _hidden(
         "anisotropy_top3",
@@ -595,6 +613,7 @@ def _frozen(lens: Measure) -> Measure:
         name=lens.name.replace("lens_", "lens_base_"),
         meaning=f"{lens.meaning.rstrip('.')}, read with the base model's ln_f and output matrix.",
         formula=f"{lens.formula}, with (ln_f, W_U) of step 0",
+        title="The same, read with the base's ln_f and W_U",
         claimed=False,
         control="",
     )
@@ -609,7 +628,12 @@ _LENS = (
         source="nostalgebraist 2020; Belrose et al. 2023",
     ),
     _lens(
-        "kl", "bits", "How far a layer's prediction is from the final one.", "KL(p_final || p_l); 0 at the last layer"
+        "kl",
+        "bits",
+        "How far a layer's prediction is from the final one.",
+        "KL(p_final || p_l); 0 at the last layer",
+        title="Distance to the final prediction",
+        limits=(0, None),
     ),
     _lens(
         "rank",
@@ -625,6 +649,7 @@ _LENS = (
         "log p_l(target); mean over Q",
         claimed=True,
         caution="Read with the current ln_f and W_U: a change at an early layer may come from those alone.",
+        title="Log-probability of the right token",
     ),
 )
 LENS = (*_LENS, *map(_frozen, _LENS))
