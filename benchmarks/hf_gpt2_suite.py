@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Hugging Face's own tests of GPT-2, run on the GPT-2 that is written out in gpt2_interp/model/gpt2_from_scratch.py.
+"""Hugging Face's own tests of GPT-2, run on gpt2_interp/model/gpt2_from_scratch.py.
 
     git clone --depth 1 --branch v5.23.0 https://github.com/huggingface/transformers
     pip install parameterized httpx
@@ -33,7 +33,7 @@ OTHER_CLASSES = r"test_gpt2_double_lm_head_model$"  # heads that only Hugging Fa
 
 
 class Substitute:
-    """A pytest plugin: puts the written-out classes in the place of Hugging Face's, and notes how the tests end."""
+    """A pytest plugin: puts the classes from scratch in the place of Hugging Face's, and notes how the tests end."""
 
     def __init__(self):
         self.passed, self.skipped, self.failed = set(), set(), {}  # names of tests, whose subtests report too

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The written-out GPT-2 (scratch_gpt2.py) against Hugging Face's, and batches of prompts against one by one.
+"""GPT-2 from scratch beside Hugging Face's, and batches of prompts against one by one.
 
     OMP_NUM_THREADS=2 python benchmarks/implementations.py        GPT-2 124M, random weights, float32; about 8 minutes
     python benchmarks/implementations.py --only generation --repeats 9 --device cuda

@@ -25,5 +25,5 @@ def test_the_documented_example_runs(tmp_path, monkeypatch, capsys):
         last
     )
     assert last["probe_loss"].mean() < store.load(0)["probe_loss"].mean()
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "docs" / "use_your_data.md").read_text(encoding="utf-8")
     assert "SnapshotRecorder(store, choose_probes(held_out_examples), tokenizer=tokenizer)" in readme

@@ -74,7 +74,7 @@ def add_model_flags(group) -> None:
     group.add_argument(
         "--compare_implementations",
         action="store_true",
-        help="On one prompt: model and decoding written out in this repository, beside Hugging Face's.",
+        help="On one prompt: this repository's model and decoding from scratch, beside Hugging Face's.",
     )
 
 

@@ -1,4 +1,4 @@
-"""GPT-2 and its decoding written out, against Hugging Face's, on one prompt: what --compare_implementations prints.
+"""GPT-2 and its decoding from scratch beside Hugging Face's, on one prompt: what --compare_implementations prints.
 
 Three questions, each answered by running both sides on the CPU in float32:
 
@@ -359,7 +359,7 @@ def _quiet() -> Iterator[None]:
 def _report(found: ImplementationComparison) -> Iterator[str]:
     """Lines for the terminal."""
     pieces = found.pieces
-    yield f"GPT-2 written out against Hugging Face's: {found.model}, CPU, float32"
+    yield f"GPT-2 from scratch beside Hugging Face's: {found.model}, CPU, float32"
     yield ""
     same = "the same" if found.equal_weights else "DIFFERENT"
     yield f"weights    {same}, {found.parameters:,} numbers"

@@ -22,7 +22,7 @@ QKV = ("q", "k", "v")
 
 
 def find_gpt2(model: nn.Module) -> GPT2LMHeadModel:
-    """The GPT2LMHeadModel inside `model`, or the one written out, whose modules have the same names: itself, or wrapped
+    """The GPT2LMHeadModel inside `model`, or the one from scratch, whose modules have equal names: itself, or wrapped
     by PEFT, DDP or torch.compile. Raises ValueError."""
     kinds = (GPT2LMHeadModel, ScratchGPT2LMHeadModel)
     gpt2 = next((module for module in model.modules() if isinstance(module, kinds)), None)

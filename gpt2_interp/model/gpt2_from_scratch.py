@@ -303,7 +303,7 @@ class Transformer(ScratchPreTrainedModel):
             output_attentions = self.config.output_attentions
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if kwargs and self.config._attn_implementation in ("eager", "sdpa"):
-            raise TypeError(f"the written-out GPT-2 has no argument {', '.join(kwargs)}")
+            raise TypeError(f"the GPT-2 from scratch has no argument {', '.join(kwargs)}")
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         tokens = self.wte(input_ids) if inputs_embeds is None else inputs_embeds  # [batch, seq, d_model]

@@ -30,7 +30,7 @@ class ModelArguments:
     )
     implementation: str = flag(
         "huggingface",
-        "The same GPT-2, as Hugging Face's code or as the one written out in gpt2_interp/model/gpt2_from_scratch.py.",
+        "The same GPT-2, as Hugging Face's code, or from scratch in gpt2_interp/model/gpt2_from_scratch.py.",
         choices=["huggingface", "scratch"],
     )
     copying_start: bool = flag(
