@@ -6,7 +6,7 @@ fires at `HOSTILE`); the matrix h.1.mlp.c_fc moves most, in 2 directions, and ha
 in deeper layers, on general text a quarter as far; the loss falls; twins go from 1/4 to 3/4 right; block h.1.attn
 carries most of what was learned.
 
-`python tests/fake_store.py ROOT` writes two runs of the quickstart's size to look at.
+`python -m tests.fake_store ROOT` writes two runs of the quickstart's size to look at.
 """
 
 from __future__ import annotations

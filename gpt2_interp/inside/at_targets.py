@@ -14,4 +14,6 @@ from transformers import GPT2LMHeadModel
 from gpt2_interp.inside.losses import token_nll
 
 # name in the measure table -> f(gpt2, states [query, d_model] after ln_f, tokens [query] that come next) -> [query]
-AT_TARGETS: dict[str, Callable[[GPT2LMHeadModel, Tensor, Tensor], Tensor]] = {"probe_loss": token_nll}
+AT_TARGETS: dict[str, Callable[[GPT2LMHeadModel, Tensor, Tensor], Tensor]] = {
+    "probe_loss": token_nll,
+}
