@@ -1,0 +1,1 @@
+"""From snapshots to what may be claimed: the reader of a run, changes, claims, projection."""

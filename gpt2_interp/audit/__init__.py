@@ -1,0 +1,1 @@
+"""The check that the embedded corpus keeps its promises."""

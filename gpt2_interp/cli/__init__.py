@@ -1,0 +1,1 @@
+"""Flags and presets of the scripts."""

@@ -1,0 +1,1 @@
+"""Sources, their rows, and the tokenized examples that training reads."""

@@ -1,0 +1,1 @@
+"""Scores of the test rows: losses, ROUGE, facts."""

@@ -60,7 +60,10 @@ class TextModel:
 
     @cached_property
     def weights(self) -> str:
-        """16 hexadecimal digits that other weights don't have, from up to 2,000 numbers of each parameter."""
+        """A fingerprint of the weights, 16 hexadecimal digits of a hash over up to 2,000 numbers of each parameter.
+
+        Weights that differ in other numbers alone have the same fingerprint.
+        """
         digest = hashlib.sha256()
         for name, parameter in self.model.named_parameters():
             flat = parameter.detach().flatten()

@@ -1,1 +1,1 @@
-"""Pure measures: arrays in, arrays out; each has one row in `gpt2_interp.snapshots.store.MEASURES`."""
+"""Functions from arrays or weights to numbers; `gpt2_interp.snapshots.table` has a row for each number."""

@@ -1,0 +1,1 @@
+"""The fixed examples that snapshots measure, and where their answers stand."""

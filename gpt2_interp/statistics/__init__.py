@@ -1,0 +1,1 @@
+"""Intervals, simultaneous tests and statistics of texts, from numpy and scipy alone."""

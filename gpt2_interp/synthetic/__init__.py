@@ -1,0 +1,1 @@
+"""The embedded world: words, templates, and rows with known answers."""

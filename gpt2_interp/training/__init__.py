@@ -1,0 +1,1 @@
+"""The Trainer, sealed checkpoints, resuming, memory and pace."""

@@ -19,7 +19,7 @@ from gpt2_interp.model.packed import LOGITS_AT_ONCE
 
 EFFECTIVE_BATCH_SIZE = 16  # examples of an optimizer step where no flag says it
 USABLE = 0.8  # of the device's memory; the rest is for other programs, evaluation, snapshots and the estimate's error
-CPU_TOKENS = 2048  # of a micro-batch: on a CPU, larger ones are no faster (docs/decisions.md)
+CPU_TOKENS = 2048  # of a micro-batch: on a CPU, larger ones are no faster (docs/measured.md)
 LOGIT_BYTES = 12  # of each: logits, log-probabilities, their gradient
 # Memory held over memory in use where tensors of many sizes come and go: glibc's heap takes half as much again.
 ALLOCATOR = {"cpu": 1.5, "cuda": 1.2, "mps": 1.2}
@@ -90,7 +90,7 @@ def training_bytes(model, training, rows: int, tokens: int, targets: int) -> int
       kernel); masks of two dropouts. With activation checkpointing 4 d, and CHECKPOINTED_LAYERS in full
     - attention that keeps its maps (eager, and dropout on it on a CPU): 3 n_head tokens values more per token and layer
     - LOGIT_BYTES per logit, of which no more than LOGITS_AT_ONCE exist at a time
-    What is kept per token is multiplied by ALLOCATOR. Against measured peaks: docs/decisions.md.
+    What is kept per token is multiplied by ALLOCATOR. docs/measured.md compares the estimate with measured peaks.
     """
     config = model.config
     width, layers = config.n_embd, config.n_layer
