@@ -63,7 +63,7 @@ class Run:
         writer.close()
         return process
 
-    def finish(self, process, timeout: float = 60) -> int:
+    def finish(self, process, timeout: float = 600) -> int:
         """Exit status, negative for the signal that killed it; `output` holds what it printed."""
         process.join(timeout)
         assert process.exitcode is not None, "the process hangs"
