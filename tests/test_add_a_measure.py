@@ -85,6 +85,12 @@ def test_the_changes_fit_and_are_formatted(copy):
         assert done.returncode == 0, done.stdout
 
 
+def test_the_definitions_and_the_list_of_pictures_follow(copy):
+    page = python(copy, "-m", "gpt2_interp.report.metrics_page")
+    assert all(f"### {name}\n" in page for name in ADDED) and "`control_attn_max` [" in page
+    assert "- pictures: norm_gains\n" in page
+
+
 # --- a source, a preset, a setting -------------------------------------------------------------------------------
 
 OTHERS = """

@@ -65,7 +65,7 @@ SCALARS: Sequence[Scalar] = (
         "nats/token",
         "negative log-likelihood of the validation rows' targets, all tokens alike; step 0 is the base",
     ),
-    Scalar("eval/perplexity", "1", "exp of eval/loss"),
+    Scalar("eval/perplexity", "1", "exp(eval/loss)"),
     Scalar("eval/runtime", "s", "time that this evaluation took"),
     Scalar(
         "rouge/rouge1",
@@ -109,7 +109,7 @@ SCALARS: Sequence[Scalar] = (
     ),
     Scalar("hparams/best_eval_loss", "nats/token", "lowest eval/loss of the run, of best_model"),
     Scalar("hparams/test_loss", "nats/token", "loss of the tuned model on the test rows (tuned.loss in metrics.json)"),
-    Scalar("hparams/test_perplexity", "1", "exp of it"),
+    Scalar("hparams/test_perplexity", "1", "exp(hparams/test_loss)"),
     Scalar(
         "hparams/test_perplexity_shuffled_prompt", "1", "tuned.perplexity_shuffled_prompt in metrics.json (stories)"
     ),
@@ -129,15 +129,15 @@ SCORES: Sequence[Scalar] = (
     ),
     Scalar("fact_recall_<slot>", "%", "the same for one kind of value"),
     Scalar("loss", "nats/token", "of the reference targets, all tokens alike"),
-    Scalar("perplexity", "1", "exp of it"),
+    Scalar("perplexity", "1", "exp(loss)"),
     Scalar("loss_<source>", "nats/token", "of the rows from one source of a --mixture"),
-    Scalar("perplexity_<source>", "1", "exp of it"),
+    Scalar("perplexity_<source>", "1", "exp(loss_<source>)"),
     Scalar(
         "loss_shuffled_prompt",
         "nats/token",
         "of the same targets, those with a prompt behind another row's (creative writing)",
     ),
-    Scalar("perplexity_shuffled_prompt", "1", "exp of it"),
+    Scalar("perplexity_shuffled_prompt", "1", "exp(loss_shuffled_prompt)"),
     Scalar(
         "texts",
         "texts",

@@ -1,8 +1,7 @@
 """The measure table: every array that a snapshot holds, declared once.
 
 The store validates what it writes against these rows; `docs/metrics.md`, report captions and axis labels are made from
-them; `claims.py` and `recorder.py` ask them what a measure is compared by. A new measure is one row, one function, one
-figure. Imports nothing heavy.
+them; `claims.py` and `recorder.py` ask them what a measure is compared by. How to add one: `docs/add_a_measure.md`.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ ATTENTION = (
     _attention(
         "attn_entropy_norm_ns",
         "0..1",
-        "The same without the first token: how widely a head spreads what it does not leave on the sink.",
+        "How widely a head spreads the attention that does not rest on the first token, as a share of the uniform.",
         "a'_ij = a_ij / (1 - a_i0) over keys 1..i; H'_i / log2(m - 1); mean over queries",
         claimed=True,
         caution="Where nearly all attention rests on the first token, it describes what little is left.",
@@ -143,7 +142,7 @@ ATTENTION = (
     _attention(
         "attn_source_ns",
         "0..1",
-        "The same, of the attention that does not rest on the first token.",
+        "Share of the attention not resting on the first token that the target's queries give to the source.",
         "mean over i in Q of sum_{j in S} a_ij / (1 - a_i0)",
         PROBE_HEAD,
         claimed=True,
@@ -168,7 +167,8 @@ ATTENTION = (
     _attention(
         "attn_gold_sentence_lift",
         "ratio",
-        "The same for the value's whole sentence, against the other sentence nearest to it in position and length.",
+        "How much more a head looks at the whole sentence of the value it is about to write than at the other sentence "
+        "nearest to that one in position and length.",
         "sum_q mean_{gold sentence} a / sum_q mean_{control sentence} a",
         PROBE_HEAD,
     ),
@@ -176,7 +176,8 @@ ATTENTION = (
         "attn_source_normw",
         "0..1",
         "Share of what a head writes that comes from the source: attention weighted by the norm of what it moves.",
-        "as attn_source, with w_ij = a_ij ||f(x_j)|| / sum_k a_ik ||f(x_k)||, f(x) = (ln_1(x) W_V^h + b_V^h) W_O^h",
+        "mean over i in Q of sum_{j in S} w_ij, w_ij = a_ij ||f(x_j)|| / sum_k a_ik ||f(x_k)||, "
+        "f(x) = (ln_1(x) W_V^h + b_V^h) W_O^h",
         PROBE_HEAD,
         source="Kobayashi et al. 2020; c_proj's bias is left out",
         claimed=True,
@@ -213,7 +214,7 @@ ATTENTION = (
         "duplicate",
         "0..1",
         "Attention to the same token in the first reading.",
-        "the same, key q-T",
+        "sequences [BOS, r_1..r_T, r_1..r_T]: mean over q = T+1..2T of a at key q-T",
         ("sequence", "layer", "head"),
         source="Olsson et al. 2022",
         claimed=True,
@@ -222,7 +223,7 @@ ATTENTION = (
         "induction",
         "0..1",
         "Attention to the token after the same token in the first reading: what copying needs.",
-        "the same, key q-T+1; chance is 1/(q+1)",
+        "sequences [BOS, r_1..r_T, r_1..r_T]: mean over q = T+1..2T of a at key q-T+1; chance is 1/(q+1)",
         ("sequence", "layer", "head"),
         source="Olsson et al. 2022",
         claimed=True,
@@ -297,7 +298,8 @@ HIDDEN = (
         "cka_scaled",
         ("pooling", "hidden_layer", "reference"),
         "<= 1",
-        "The same after dividing each dimension by its standard deviation over probes at step 0.",
+        "Whether the probes still lie to each other as they did, each dimension divided by its standard deviation over "
+        "probes at step 0.",
         "CKA of X / sd(X_0) and Y / sd(X_0)",
         title="CKA, dimensions scaled",
         limits=(0, 1),
@@ -317,7 +319,7 @@ HIDDEN = (
         "procrustes_chance",
         ("pooling", "hidden_layer"),
         "0..1",
-        "The same with the probes of one side shuffled.",
+        "Value of procrustes where the probes of one side are shuffled.",
         "1 - ||A'PB||_*, P a permutation of the probes; mean over 20",
         title="Procrustes, shuffled",
         limits=(0, None),
@@ -376,7 +378,7 @@ HIDDEN = (
         "anisotropy_top3",
         ("pooling", "hidden_layer"),
         "share",
-        "How much of that three dimensions make.",
+        "How much of the anisotropy three dimensions make.",
         "share of the mean cosine that the 3 dimensions with the largest contributions give",
         source="Timkey & van Schijndel 2021",
     ),
@@ -398,7 +400,7 @@ LEARNING = (
         "loss",
         ("training_example",),
         "nats/token",
-        "The same on rows that are trained on.",
+        "Negative log-likelihood of the target on rows that are trained on.",
         "mean over supervised tokens of -log p(token | prefix)",
     ),
     _metric(
@@ -415,16 +417,16 @@ LEARNING = (
         "context_gain",
         ("example",),
         "nats/token",
-        "The same over target tokens that occur in the source.",
-        "mean over tokens of y that occur in x",
+        "How much its own source helps to predict the target tokens that occur in the source.",
+        "NLL(y | another probe's source) - NLL(y | own source), mean over tokens of y that occur in x",
     ),
     _metric(
         "context_gain_new",
         "context_gain",
         ("example",),
         "nats/token",
-        "The same over target tokens that don't occur in the source.",
-        "mean over tokens of y that don't occur in x",
+        "How much its own source helps to predict the target tokens that don't occur in the source.",
+        "NLL(y | another probe's source) - NLL(y | own source), mean over tokens of y that don't occur in x",
     ),
     _metric(
         "twin_effect",
@@ -496,7 +498,7 @@ WEIGHTS = (
         "weights",
         ("matrix",),
         "ratio",
-        "The same, against the size of the base matrix.",
+        "How far a weight matrix has moved from the base model, against the size of the base matrix.",
         "||W_t - W_0||_F / ||W_0||_F",
     ),
     _metric(
@@ -504,7 +506,7 @@ WEIGHTS = (
         "weights",
         ("matrix",),
         "per weight",
-        "The same, per weight: comparable between matrices of different size.",
+        "How far a weight matrix has moved, per weight: comparable between matrices of different size.",
         "||W_t - W_0||_F / sqrt(numel)",
     ),
     _metric(
@@ -571,7 +573,7 @@ NEURONS = (
         "neurons",
         NEURON_AXES,
         "activation",
-        "Its standard deviation over tokens, each probe with equal weight.",
+        "Standard deviation of an MLP neuron's activation over the region's tokens, each probe with equal weight.",
         "sqrt(mean(a^2) - mean(a)^2)",
     ),
     _metric(
@@ -587,7 +589,7 @@ NEURONS = (
         "neurons",
         ("region", "layer", "d_mlp"),
         "activation",
-        "Its largest activation on any token of the region.",
+        "Largest activation of an MLP neuron on any token of the region.",
         "max a",
     ),
     Measure(
@@ -596,7 +598,7 @@ NEURONS = (
         ("region", "layer", "d_mlp"),
         "int32",
         "token id",
-        "The token at which that largest activation occurred; -1 where a region has no tokens.",
+        "The token at which an MLP neuron's largest activation occurred; -1 where a region has no tokens.",
         "argmax a",
         group="neurons",
     ),
@@ -707,7 +709,6 @@ def _control(measure: Measure) -> Measure:
         name=f"control_{measure.name}",
         axes=(measure.control, *measure.axes[1:]),
         meaning=f"{measure.name} on general text, which nothing was trained on.",
-        formula=f"as {measure.name}",
         claimed=False,
         control="",
     )
@@ -752,7 +753,7 @@ REFERENCE = (
         "float32",
         "activation",
         "hidden_pooled of the base, unrounded.",
-        "as hidden_pooled",
+        "X_l at step 0, l = 0..n_layer",
         group="hidden",
     ),
     Measure(
@@ -761,8 +762,8 @@ REFERENCE = (
         ("control_example", "pooling", "hidden_layer", "d_model"),
         "float32",
         "activation",
-        "The same on general text.",
-        "as hidden_pooled",
+        "hidden_pooled of the base on general text, unrounded.",
+        "X_l at step 0, l = 0..n_layer",
         group="hidden",
     ),
     Measure(
