@@ -68,8 +68,7 @@ def general_examples(data: Path, tokenizer, count: int):
     """Plain text, as the control wants it."""
     from gpt2_interp.data.examples import ExampleBuilder
 
-    path = sorted((data / "webtext").glob("*.jsonl"))[0]
-    with open(path, encoding="utf-8") as file:
+    with open(data / "webtext" / "train.jsonl", encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in list(file)[: 4 * count]]
     rows = [{"id": str(i), "source": "", "target": text} for i, text in enumerate(texts)]
     return ExampleBuilder(tokenizer, "creative_writing", 448, 64, 1024).build(rows)[0]
@@ -321,7 +320,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep all figures in this JSON file")
     parser.add_argument("--turn", choices=["training", "cost", "usual"], help=argparse.SUPPRESS)
     given = parser.parse_args()
-    refuse_without(given.data, "cnn_dailymail/train.jsonl", "gpt2_tokenizer/merges.txt")
+    refuse_without(given.data, "cnn_dailymail/train.jsonl", "gpt2_tokenizer/merges.txt", "webtext/train.jsonl")
     if given.turn:
         turns = {"training": training_alone, "cost": snapshot_cost}
         found = (
