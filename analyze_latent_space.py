@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def choose_layer(measurements: Measurements, wanted: str) -> tuple[str, int]:
-    """(label, index) of the hidden layer; "last" or a number, 0 being the embedding."""
+    """Return (label, index) of the hidden layer; "last" or a number, 0 being the embedding."""
     labels = measurements.labels("hidden_layer")
     if wanted == "last":
         return labels[-1], len(labels) - 1
@@ -72,7 +72,7 @@ def choose_layer(measurements: Measurements, wanted: str) -> tuple[str, int]:
 
 
 def load_states(measurements: Measurements, layer: int, pooling: str, max_steps: int) -> tuple[list[int], np.ndarray]:
-    """(steps, states [step, example, d_model]). Damaged snapshots are named and left out."""
+    """Return (steps, states [step, example, d_model]). Damaged snapshots are named and left out."""
     at = measurements.labels("pooling").index(pooling)
     steps, states = [], []
     for step in spread_out(measurements.steps, max_steps):

@@ -41,7 +41,7 @@ QUICK = {
 
 
 def make_models(device: str, quick: bool, dropout: float) -> dict:
-    """{"scratch", "huggingface"} with the same random weights."""
+    """Return {"scratch", "huggingface"} with the same random weights."""
     import torch
     from transformers import GPT2Config
 

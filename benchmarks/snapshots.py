@@ -93,7 +93,7 @@ def real_probes(data: Path, model, tokenizer):
 
 
 def train_steps(data: Path, model, tokenizer, steps: int, folder: str) -> tuple[list[float], object]:
-    """(seconds of each timed optimizer step of the preset's batch, the Trainer)."""
+    """Return (seconds of each timed optimizer step of the preset's batch, the Trainer)."""
     from transformers import TrainerCallback, TrainingArguments
 
     from gpt2_interp.model.precision import choose_precision, set_precision

@@ -51,7 +51,8 @@ CAVEAT = "Where heads read, not what they do with it: no explanation of what the
 
 @torch.no_grad()
 def attention_patterns(model, ids: list[int]) -> np.ndarray:
-    """[layer, head, query_pos, key_pos]: row q says how much of what token q gathers comes from each token up to q."""
+    """Return [layer, head, query_pos, key_pos], row q says how much of what token q gathers comes from each token up to
+    q."""
     model.set_attn_implementation("eager")  # the fused kernel never holds a whole pattern
     attentions = model(torch.tensor([ids], device=model.device), output_attentions=True, use_cache=False).attentions
     return torch.cat(attentions).cpu().numpy()  # n_layer of [1, head, query_pos, key_pos]

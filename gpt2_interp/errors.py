@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 
 class InputError(Exception):
-    """Something the user gave is wrong. The message is one sentence: what is wrong and what to do."""
+    """An error in what the user gave. The message is one sentence: what is wrong and what to do."""
 
 
 LESS_MEMORY = "shorten --max_source_length, use --activation_checkpointing or --tuning lora, or take a smaller model"
 
 
 class DiskFullError(InputError):
-    """What was being written does not fit the disk; nothing written earlier is touched."""
+    """An error for what does not fit the disk; nothing written earlier is touched."""
 
     def __init__(self, what: str, advice: str | None = None):
         super().__init__(f"disk is full while {what}: {advice or DISK_ADVICE}")
@@ -51,14 +51,16 @@ DISK_FULL_WORDS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Python's, CUDA's (torch.OutOfMemoryError is a RuntimeError), MPS's and the CPU allocator's ways to say it."""
+    """Return whether an error means too little memory, as Python, CUDA (torch.OutOfMemoryError is a RuntimeError), MPS
+    or the CPU allocator report it."""
     text = str(error).lower()
     is_memory_error = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
     return isinstance(error, MemoryError) or is_memory_error
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """No space, no quota, or a file beyond the size allowed, as Python, torch and safetensors report it."""
+    """Return whether an error means no space, no quota, or a file beyond the size allowed, as Python, torch and
+    safetensors report it."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return any(words in str(error).lower() for words in DISK_FULL_WORDS)
@@ -68,7 +70,7 @@ _full_in_threads: list[BaseException] = []
 
 
 def _thread_failed(failure) -> None:
-    """threading.excepthook: a full disk is kept for `raise_full_disk_of_threads`, anything else is shown."""
+    """Take the place of threading.excepthook: keep a full disk for `raise_full_disk_of_threads`, show anything else."""
     if is_disk_full(failure.exc_value):
         _full_in_threads.append(failure.exc_value)
     else:
@@ -76,7 +78,8 @@ def _thread_failed(failure) -> None:
 
 
 def raise_full_disk_of_threads() -> None:
-    """TensorBoard writes in threads, and closing it hides what failed there: raise that before it is too late."""
+    """Raise the full disk that a thread met, before it is too late: TensorBoard writes in threads, and closing it hides
+    what failed there."""
     if _full_in_threads:
         raise _full_in_threads.pop()
 
@@ -115,6 +118,7 @@ def _fail(message: str, status: int) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line that says something, 200 characters at most, without its full stop; else the error's kind."""
+    """Return the first line that holds anything, 200 characters at most, without its full stop; else the error's
+    kind."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -31,7 +31,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity replaced by None, and numpy scalars by Python's."""
+    """Return `value` with every NaN and infinity replaced by None, and numpy scalars by Python's."""
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -44,7 +44,7 @@ def finite(value: Any) -> Any:
 
 
 def lock(file: IO) -> bool:
-    """Lock an open file against other processes; False if one of them has it.
+    """Lock an open file against other processes; return False if one of them has it.
 
     A record lock (lockf): the kernel frees it when the process dies, and workers that it forks don't inherit it.
     Raises OSError where the file system or the operating system has no such locks.
@@ -61,7 +61,7 @@ def lock(file: IO) -> bool:
 
 
 def line_writer(path: Path) -> Callable[[dict], None]:
-    """A function that appends one JSON line to `path`."""
+    """Return a function that appends one JSON line to `path`."""
 
     def append(record: dict) -> None:
         with open(path, "a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The only place that names the seven output folders."""
+"""The names of the seven output folders, and of one run's files in them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_run_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where one run's files live: `<root>/<folder>/<run_name>/`."""
+    """The places of one run's files: `<root>/<folder>/<run_name>/`."""
 
     run_name: str
     root: Path = Path(".")

@@ -1,4 +1,4 @@
-"""What must be settled before the libraries are imported, because they read it then. So this imports none of them."""
+"""Settings that the libraries read when they are imported, so they come first. This module imports none of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HUB_FLAGS = {
 
 
 def prepare(given: Mapping[str, str]) -> None:
-    """Call first in a script that imports torch or Hugging Face's libraries.
+    """Settle the environment; call first in a script that imports torch or Hugging Face's libraries.
 
     given: the values of `HUB_FLAGS` that the user gave. Raises InputError if one of them can't be had offline.
     """

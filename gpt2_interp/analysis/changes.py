@@ -1,4 +1,4 @@
-"""What claims are made from: each measure over the snapshots of a run, and the runs to compare that run with.
+"""The material of claims: each measure over the snapshots of a run, and the runs to compare that run with.
 
 `notes` is a dict as an ordered set of sentences, for what is left out and for what was found.
 """
@@ -19,7 +19,7 @@ from gpt2_interp.statistics.simultaneous import FEWEST_SEEDS, Intervals, cluster
 
 @dataclass(frozen=True)
 class Comparisons:
-    """What the changes of all measures are held against.
+    """Everything that the changes of all measures are compared with.
 
     bands, floors: largest absolute value of each measure. ablation: of each head the cost at step 0 [unit], now, and
     its change. null: name, last step and changes of the null run. seeds: changes of each other seed. Changes are
@@ -33,14 +33,14 @@ class Comparisons:
     seeds: list[dict[str, np.ndarray]]
 
     def null_entry(self, name: str) -> dict[str, Any] | None:
-        """{"run", "step", "change" [unit]} of one measure in the null run, if it has it."""
+        """Return {"run", "step", "change" [unit]} of one measure in the null run, if it has it."""
         if self.null is None or name not in self.null[2]:
             return None
         return {"run": self.null[0], "step": self.null[1], "change": self.null[2][name]}
 
 
 def comparisons(m: Measurements, ablation: Series | None, notes: dict[str, None]) -> Comparisons:
-    """All of them, as far as they were measured."""
+    """Collect `Comparisons`, as far as they were measured."""
     names = [measure.name for measure in CLAIMED]
     null, other = None, null_run(m)
     if other is not None:
@@ -55,7 +55,7 @@ def comparisons(m: Measurements, ablation: Series | None, notes: dict[str, None]
 
 
 def spans(series: Series | None, steps: list[int]) -> TypeGuard[Series]:
-    """Whether there is a change from step 0 to the last snapshot."""
+    """Return whether there is a change from step 0 to the last snapshot."""
     return series is not None and len(series.steps) > 1 and (series.steps[0], series.steps[-1]) == (0, steps[-1])
 
 

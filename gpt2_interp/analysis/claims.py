@@ -1,4 +1,4 @@
-"""Which changes since step 0 may be believed: claims.json, from the snapshot store alone.
+"""Tests of the changes since step 0, from the snapshot store alone: claims.json.
 
 A change is *claimed* when its simultaneous interval excludes zero and it is larger than what random perturbations of
 the base and the precision of training do; *task-specific* when it is also larger than on general text; *causal* when
@@ -34,7 +34,7 @@ HEAD = ("layer", "head")
 
 
 def is_claimed(intervals: Intervals, band: float | None, floor: float | None) -> np.ndarray:
-    """Whether each change [*unit] excludes zero and exceeds both limits; nothing is claimed without a band."""
+    """Return whether each change [*unit] excludes zero and exceeds both limits; nothing is claimed without a band."""
     if band is None:
         return np.zeros(intervals.mean.shape, bool)
     size = np.abs(intervals.mean)
@@ -42,14 +42,14 @@ def is_claimed(intervals: Intervals, band: float | None, floor: float | None) ->
 
 
 def is_task_specific(task: Intervals, control: Intervals) -> np.ndarray:
-    """Whether the end of the task's interval nearer to zero is larger than the farther one of general text's; absolute
-    values, [*unit]. The two need not have the same sign."""
+    """Return whether the end of the task's interval nearer to zero is larger than the farther one of general text's;
+    absolute values, [*unit]. The two need not have the same sign."""
     near = np.maximum(np.maximum(task.low, -task.high), 0)
     return near > np.maximum(np.abs(control.low), np.abs(control.high))
 
 
 def since(intervals: Intervals, steps: Sequence[int]) -> list[int | None]:
-    """For each unit the first step from which on every interval [step, unit] excludes zero on one and the same side."""
+    """Return for each unit the first step from which on every interval [step, unit] excludes zero on the same side."""
     side = np.where(intervals.excludes_zero, np.sign(intervals.mean), 0)
     same = (side == side[-1]) & (side[-1] != 0)
     length = np.logical_and.accumulate(same[::-1], axis=0).sum(axis=0)
@@ -67,7 +67,7 @@ def verdict(differs: bool, claimed: bool, task_specific: bool | None, causal: bo
 
 
 def claims(m: Measurements) -> dict[str, Any]:
-    """What claims.json holds: each measure, and the change of each of its units at the last snapshot.
+    """Return the content of claims.json: each measure, and the change of each of its units at the last snapshot.
 
     Numbers have six digits, undefined ones are None.
     """
@@ -117,7 +117,7 @@ def _judge(
     against: Comparisons,
     m: Measurements,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(the measure's entry of "measures", those of its units in "changes")."""
+    """Return (the measure's entry of "measures", those of its units in "changes")."""
     band, floor = against.bands.get(measure.name), against.floors.get(measure.name)
     entry = {
         "unit_axes": list(measure.unit_axes),
@@ -217,12 +217,12 @@ def _ablation_entry(ablation: tuple[np.ndarray, Intervals, Intervals], i: int) -
 
 
 def _causal(ablation: tuple[np.ndarray, Intervals, Intervals], i: int) -> bool:
-    """Whether taking the head away costs something now, and another amount than at step 0."""
+    """Return whether taking the head away costs something now, and another amount than at step 0."""
     return bool(ablation[1].excludes_zero[i] and ablation[2].excludes_zero[i])
 
 
 def _missing(measure: Measure, series: Series | None, steps: list[int]) -> str | None:
-    """Why there is no change to look at, if there is none."""
+    """Return why there is no change to look at; None if there is one."""
     if series is None:
         return f"It was not measured: --measures is without {measure.group}, or this run has nothing to measure it on."
     if series.steps[0] != 0:
@@ -236,7 +236,7 @@ def _missing(measure: Measure, series: Series | None, steps: list[int]) -> str |
 
 
 def _why_none(entry: Mapping[str, Any], last: Intervals) -> str:
-    """Why no change is claimed: what is missing, else what was found."""
+    """Return why no change is claimed: what is missing, else what was found."""
     differ = int(last.excludes_zero.sum())
     if entry["n_clusters"] < FEWEST_CLUSTERS:
         return (

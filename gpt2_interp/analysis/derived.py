@@ -19,8 +19,8 @@ def intruders(cosines: np.ndarray, eps: float = EPSILON) -> np.ndarray:
 
 
 def intruder_curve(cosines: np.ndarray, eps: np.ndarray = CURVE) -> np.ndarray:
-    """The same for every threshold of eps [n]: [..., n]. It never falls, and its end at eps > 1 is the number of
-    directions that were looked at."""
+    """Count intruders for every threshold of eps [n]: [..., n]. The count never falls, and at eps > 1 it is the number
+    of directions that were looked at."""
     counts = (cosines[..., None] < eps).sum(-2).astype(float)
     return np.where(np.isnan(cosines).all(-1)[..., None], np.nan, counts)
 

@@ -120,7 +120,8 @@ class Measurements:
     # ---- plain arrays ----
 
     def stack(self, name: str) -> tuple[list[int], np.ndarray]:
-        """(steps, array [step, *axes]), read once. Raises InputError if no snapshot has it, or it has no probes."""
+        """Return (steps, array [step, *axes]), read once. Raises InputError if no snapshot has it, or it has no
+        probes."""
         if name not in self._stacks:
             self._stacks[name] = self.store.stack(name)
         if self._stacks[name][1].size == 0:
@@ -128,7 +129,7 @@ class Measurements:
         return self._stacks[name]
 
     def has(self, name: str) -> bool:
-        """Whether any snapshot has this array."""
+        """Return whether any snapshot has this array."""
         return name in self._stored
 
     @cached_property
@@ -151,7 +152,7 @@ class Measurements:
             return set()
 
     def headline(self, name: str) -> tuple[list[int], np.ndarray]:
-        """`stack` at the region and the pooling that HEADLINE names: (steps, array [step, *other axes])."""
+        """Return `stack` at the region and the pooling that HEADLINE names: (steps, array [step, *other axes])."""
         steps, values = self.stack(name)
         return steps, self._at_headline(MEASURE[name], values, first=1)
 
@@ -199,7 +200,7 @@ class Measurements:
         return Series(measure, sorted(at), values, [str(entry["cluster"]) for entry in entries], halves)
 
     def logged(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, values) of one scalar of the training log; null becomes NaN. Both [line]."""
+        """Return (steps, values) of one scalar of the training log; null becomes NaN. Both [line]."""
         lines = [line for line in self.log if key in line]
         values = [np.nan if line[key] is None else line[key] for line in lines]
         return np.array([line["step"] for line in lines], dtype=int), np.array(values, dtype=float)
@@ -250,7 +251,7 @@ class Measurements:
     # ---- means with their uncertainty ----
 
     def mean_with_band(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
-        """(steps, mean, low, high, name of the band) of a measure with one value for each probe, all [step]."""
+        """Return (steps, mean, low, high, name of the band) of a measure with one value for each probe, all [step]."""
         steps, values = self.stack(name)
         mean, low, high, band = bootstrap_band(values, self.clusters(values.shape[1], MEASURE[name].axes[0]))
         return np.array(steps), mean, low, high, band

@@ -52,7 +52,7 @@ def seed_runs(m: Measurements) -> list[Measurements]:
 
 
 def _other_runs(m: Measurements) -> Iterator[tuple[Measurements, Mapping[str, Any]]]:
-    """(run, arguments) of every other readable run under the same root that has a snapshot, by name."""
+    """Yield (run, arguments) of every other readable run under the same root that has a snapshot, by name."""
     for name in measured_runs(m.paths.root):
         if name == m.paths.run_name:
             continue
@@ -69,14 +69,16 @@ def undeciding(*runs: Mapping[str, Any], kinds: Sequence[str] = ("record", "noth
 
 
 def _are_alike(mine: Mapping[str, Any], theirs: Mapping[str, Any], ignored: set[str]) -> bool:
-    """Whether two run.json have the same settings but for the ignored ones, as far as they decide what is learned."""
+    """Return whether two run.json have the same settings but for the ignored ones, as far as they decide what is
+    learned."""
     left_out = undeciding(mine, theirs) | ignored
     a, b = mine.get("arguments", {}), theirs.get("arguments", {})
     return a.keys() - left_out == b.keys() - left_out and all(a[key] == b[key] for key in a.keys() - left_out)
 
 
 def last_changes(m: Measurements, like: Measurements, names: Sequence[str]) -> tuple[int, dict[str, np.ndarray]]:
-    """(last step, changes since step 0 by measure, [unit]) of another run; only measures that have the same units."""
+    """Return (last step, changes since step 0 by measure, [unit]) of another run; only measures that have the same
+    units."""
     last = m.steps[-1]
     if len(m.steps) < 2 or m.steps[0] != 0:
         return last, {}

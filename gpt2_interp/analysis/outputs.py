@@ -1,4 +1,4 @@
-"""What a run wrote under model_outputs/: scores, predictions and samples."""
+"""The files that a run wrote under model_outputs/: scores, predictions and samples."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_rows(path: Path, most: int | None = None) -> list[dict[str, Any]]:
 
 
 def spread_samples(rows: list[dict[str, Any]], most_steps: int = 4, most_ids: int = 2) -> list[dict[str, Any]]:
-    """Of the texts written during training: two prompts, each at up to four steps from first to last."""
+    """Choose two prompts of the texts written during training, each at up to four steps from first to last."""
     shown = []
     for sample_id in list(dict.fromkeys(str(row.get("id")) for row in rows))[:most_ids]:
         texts = [row for row in rows if str(row.get("id")) == sample_id]

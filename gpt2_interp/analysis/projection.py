@@ -239,7 +239,7 @@ def quality(states: np.ndarray, coordinates: np.ndarray) -> tuple[np.ndarray, np
 
 
 def spread_out(steps: list[int], count: int) -> list[int]:
-    """At most `count` of the steps, evenly spread over the list, the first and the last among them."""
+    """Choose at most `count` of the steps, evenly spread over the list, the first and the last among them."""
     if len(steps) <= count:
         return list(steps)
     return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, max(count, 2)).round().astype(int))]
@@ -260,7 +260,7 @@ def save_projection(path: Path, projection: Projection) -> None:
 
 
 def load_projection(path: Path) -> Projection:
-    """Raises InputError if the file is missing or damaged."""
+    """Read projection.safetensors. Raises InputError if the file is missing or damaged."""
     if not path.is_file():
         raise InputError(f"{path} does not exist yet: run analyze_latent_space.py --run_name {path.parent.name}.")
     try:

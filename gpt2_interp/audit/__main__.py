@@ -15,7 +15,7 @@ from gpt2_interp.synthetic.rows import SOURCES, SPLITS
 
 
 def readable(row: dict) -> str:
-    """A row for the eye: the text, the target, and a line for each fact."""
+    """Return a row as a person reads it: the text, the target, and a line for each fact."""
     text, target = ("article", "highlights") if "article" in row else ("story", "prompt")
     lines = [f"== {row['id']}", row[text], f"-- {target}", row[target], "-- facts"]
     for fact in row["facts"]:

@@ -1,4 +1,4 @@
-"""Does a model state a value because the article says so? Slot accuracy under deletions, and twins.
+"""Checks whether a model states a value because the article says so: slot accuracy under deletions, and twins.
 
 A deletion takes from an article what a fact stands on. A twin is the same article with one fact's value swapped for
 another of as many tokens: a model that uses the value prefers each of the two behind its own article.
@@ -39,7 +39,7 @@ NEW_TOKENS = 16  # more than any value has
 
 
 def by_slot(values: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """`estimate` of values [row, slot] over all slots and for each."""
+    """Apply `estimate` to values [row, slot], over all slots and for each."""
     return {"all": estimate(values)} | {slot: estimate(values[:, [i]]) for i, slot in enumerate(SLOTS)}
 
 
@@ -57,7 +57,7 @@ def delete(article: str, spans: Sequence[Sequence[int]]) -> str:
 
 
 def deletions(row: Mapping, fact: Mapping) -> dict[str, str]:
-    """What is left of the article for one fact under each condition."""
+    """Return the text that remains of the article for one fact, under each condition."""
     article, sentences, gold = row["article"], sentence_spans(row), tuple(fact["sentence_span"])
     mentions = [(a, b) for a, b in sentences if any(a <= start < b for start, _ in fact["value_spans"])]
     return {
@@ -91,7 +91,7 @@ def told_before(row: Mapping, fact: Mapping) -> str:
 
 
 def begins_with(text: str, forms: Sequence[str]) -> bool:
-    """Whether the text begins with one of the forms, as whole words."""
+    """Return whether the text begins with one of the forms, as whole words."""
     return any(start == 0 for form in forms for start, _ in occurrences(text, form))
 
 
@@ -138,7 +138,8 @@ def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> di
 # Twins
 # ---------------------------------------------------------------------------------------------------------------------
 def twin_test(model, builder: ExampleBuilder, rows: Sequence[dict], tokenizers: Sequence) -> dict[str, np.ndarray]:
-    """Of each row's twins, [row, slot], NaN without one: "effect" in nats, and "right", 1 if both orders are, else 0.
+    """Measure each row's twins, [row, slot], NaN without a twin: "effect" in nats, and "right", 1 if both orders are
+    right, else 0.
 
     Both are read at the first target token where the values v and v' differ, behind the articles x and x':
     effect = 1/2 [log p(v|x) - log p(v'|x) + log p(v'|x') - log p(v|x')].
@@ -180,7 +181,7 @@ def as_examples(builder: ExampleBuilder, rows: Sequence[Mapping]) -> tuple[list[
 # All of it
 # ---------------------------------------------------------------------------------------------------------------------
 def trained_lengths(path: str) -> tuple[int, int]:
-    """(max_source_length, max_target_length) that the model was trained with; 256 and 64 if that is not known.
+    """Return (max_source_length, max_target_length) that the model was trained with; 256 and 64 if that is not known.
 
     Raises InputError for a model of another task.
     """

@@ -45,7 +45,7 @@ def unlabelled(row: dict) -> list[str]:
 
 
 def wording_of(sentence: Sentence) -> str:
-    """What a sentence says, with its values left open."""
+    """Return a sentence with its values left open."""
     return "".join(f"{{{payload}}}" if kind == KEY else payload for kind, payload in sentence.pieces if kind != CUE)
 
 
@@ -156,7 +156,8 @@ def audit_split(split: str, count: int, seed: int = 0, tokenizers: Mapping[str, 
 
 
 def held_out_overlap(count: int, seed: int = 0) -> dict[str, int]:
-    """How many values, pairs of values and article wordings of split "test" occur in any other split; all must be 0."""
+    """Return how many values, pairs of values and article wordings of split "test" occur in any other split; all must
+    be 0."""
     names = ("values", "pairs", "wordings")
     seen = {side: {name: set() for name in names} for side in ("test", "others")}
     for split in SPLITS:
@@ -202,7 +203,8 @@ def central_sentences(sentences: Sequence[str], tfidf: TfidfVectorizer, count: i
 
 
 def places(row: dict, fact: dict, tfidf: TfidfVectorizer) -> dict[str, tuple[float, float]]:
-    """For each baseline whether (or how probably) it points at where the fact's value comes from, and its chance.
+    """For each baseline, return whether (or how probably) it points at the place that the fact's value comes from, and
+    its chance.
 
     The place is the gold sentence for those that name a sentence, the value inside it for those that name a word.
     """

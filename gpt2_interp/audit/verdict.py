@@ -1,4 +1,4 @@
-"""What the audit of the embedded corpus says: a verdict on each promise, and a report to read."""
+"""The report of the audit: a verdict on each promise of the embedded corpus, and a text to read."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def with_bounds(numbers: Mapping[str, float | None], digits: int = 1) -> str:
-    """{"value", "low", "high"} as "97.5 [95.0, 99.1]", and "-" where nothing could be measured."""
+    """Return {"value", "low", "high"} as "97.5 [95.0, 99.1]", and "-" where nothing could be measured."""
     value, low, high = (numbers[key] for key in ("value", "low", "high"))
     if value is None:
         return "-"

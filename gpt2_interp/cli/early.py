@@ -1,4 +1,4 @@
-"""What can be answered before the libraries are imported, which takes seconds: --help, and most mistakes."""
+"""Answers that need none of the libraries, whose import takes seconds: --help, and most mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every flag of generate_text.py, and which of them have no effect together. Imports no library."""
+"""The flags of generate_text.py, and which of them have no effect together. Imports no library."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def add_prompt_flags(group) -> None:
 
 
 def refuse_without_effect(arguments: argparse.Namespace) -> None:
-    """Raises InputError for a flag that changes nothing in this way of asking."""
+    """Refuse a flag that changes nothing in this way of asking. Raises InputError."""
     single = arguments.prompt is not None or arguments.text_file is not None
     way = PROMPT if single else FILE if arguments.prompts_file is not None else SESSION
     given = {name for name, value in vars(arguments).items() if value not in (None, False)}

@@ -35,7 +35,8 @@ class ArgumentParser(HfArgumentParser):
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, ExperimentArguments, RunTrainingArguments]:
-    """Flags over the preset named first (`configs/NAME.yaml` or a path), checked; output_dir follows from run_name."""
+    """Parse flags over the preset named first (`configs/NAME.yaml` or a path), and check them; output_dir follows from
+    run_name."""
     command = check_command(argv)
     # TrainingArguments are made while parsing, and want an output_dir then.
     output_dir = RunPaths(command.run_name, command.root).checkpoints

@@ -28,7 +28,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class ScriptParser(argparse.ArgumentParser):
-    """Raises InputError where argparse would print its usage and end the program."""
+    """A parser that raises InputError where argparse would print its usage and end the program."""
 
     def __init__(self, **settings):
         super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **settings})

@@ -1,4 +1,4 @@
-"""Every flag of gpt2_summarization.py, and its help."""
+"""The flags of gpt2_summarization.py, and their help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""General text, which nothing is trained on: a change that is as large there is no change of the task."""
+"""General text, on which nothing is trained: a change of the task must be larger than the change on this text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ OTHER_TEXT = {"synthetic_news": "synthetic_stories", "synthetic_stories": "synth
 def load_control(
     data: DataArguments, seed: int, training: Sequence[Row], count: int = COUNT
 ) -> tuple[list[Row], str, list[str]]:
-    """(`count` rows of plain text or fewer, where they come from, notes); no rows and a note where there is none.
+    """Return (`count` rows of plain text or fewer, where they come from, notes); no rows and a note where there is
+    none.
 
     --control_file if given; beside an embedded source the other one's texts; beside rows from the Hub, paragraphs of
     WikiText's test split. Texts that are training rows are left out. Raises InputError for a bad --control_file only.
@@ -53,7 +54,7 @@ def _row(identity: str, text: str, cluster: str | None = None) -> Row:
 
 
 def _streamed(data: DataArguments) -> bool:
-    """Whether some source of the mixture comes from the Hub."""
+    """Return whether some source of the mixture comes from the Hub."""
     return any(word.partition("=")[0] not in {f.partition("=")[0] for f in data.source_files} for word in data.mixture)
 
 

@@ -24,7 +24,7 @@ from gpt2_interp.errors import InputError
 
 @dataclass
 class Corpus:
-    """Rows of each use, disjoint where the source has enough of them, and what must be said about that."""
+    """Rows of each use, disjoint if the source has enough of them, and notes on what to know about them."""
 
     train: Sequence[Row]
     validation: Sequence[Row]  # choose the best model
@@ -68,7 +68,7 @@ def _embedded_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corp
 
 
 def read_rows(path: str | Path, data: DataArguments, limit: int | None = None) -> tuple[list[Row], list[str]]:
-    """(rows of one local file, at most `limit`; notes on what was changed in them).
+    """Return (rows of one local file, at most `limit`; notes on what was changed in them).
 
     Raises InputError naming file and line of the first bad row.
     """
@@ -174,8 +174,8 @@ def _mixed_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
 
 
 def load_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
-    """Rows for training, choosing, testing and probing, and general text. Raises InputError for everything that is
-    wrong with them, also for fewer rows than were asked for."""
+    """Load rows for training, choosing, testing and probing, and general text. Raises InputError for everything that is
+    wrong with them, also if there are fewer rows than asked for."""
     if data.mixture:
         corpus = _mixed_corpus(data, probe_samples, seed)
     elif data.dataset_name in EMBEDDED:
@@ -210,7 +210,8 @@ def _first(rows: Sequence[Row], limit: int | None, flag: str, where: str) -> Seq
 def _hold_out(
     rows: Sequence[Row], where: str, data: DataArguments, probe_samples: int, notes: list[str]
 ) -> tuple[Sequence[Row], Sequence[Row]]:
-    """(the first rows, the last --validation_split_percentage of them). Raises InputError where these are too few."""
+    """Return (the first rows, the last --validation_split_percentage of them). Raises InputError where these are too
+    few."""
     share = data.validation_split_percentage
     n_held = round(len(rows) * share / 100)
     needed = (data.max_eval_samples or 1) + (data.max_predict_samples or 1) * (data.test_file is None)

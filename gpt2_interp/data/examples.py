@@ -48,7 +48,7 @@ class Example:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """[len(input_ids)], IGNORED on the prompt."""
+        """Return [len(input_ids)], IGNORED on the prompt."""
         return (IGNORED,) * len(self.prompt_ids) + self.target_ids
 
 
@@ -83,7 +83,7 @@ class ExampleTable(Sequence[Example]):
 
 @dataclass
 class TokenizationReport:
-    """What tokenization had to do to the rows; printed and kept in run.json."""
+    """Everything that tokenization had to do to the rows; printed and kept in run.json."""
 
     rows: int = 0
     cut_sources: int = 0
@@ -93,7 +93,7 @@ class TokenizationReport:
     blocks: int = 0  # with --block_size: examples that the rows became, where that differs
 
     def remarks(self) -> dict[str, int]:
-        """What had to be done, without the zeros."""
+        """Return what had to be done, without the zeros."""
         return {name: count for name, count in vars(self).items() if count and name != "rows"}
 
     def __str__(self) -> str:
@@ -159,7 +159,7 @@ class ExampleBuilder:
         self.limit = min(n_positions, max_source_length + len(self.template_ids) + max_target_length)
 
     def settings(self) -> dict[str, Any]:
-        """What, beside the rows and the tokenizer, decides how the examples come out."""
+        """Return what decides the examples, besides the rows and the tokenizer."""
         names = ("task", "max_source_length", "max_target_length", "n_positions", "block_size", "first_block_only")
         return {name: getattr(self, name) for name in names}
 
@@ -206,7 +206,7 @@ class ExampleBuilder:
         return ExampleTable(np.concatenate([np.zeros(0, np.int32), *ids]), _spans(lengths), names), report
 
     def _chunk_ids(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[int]], list[list[int]]]:
-        """(ids of the sources, ids of the targets without EOS); the tokenizer shares a batch among the cores."""
+        """Return (ids of the sources, ids of the targets without EOS); the tokenizer shares a batch among the cores."""
         # A leading space makes the target's first word the token that it is inside a text.
         targets = [(" " if row["source"] else "") + row["target"].strip() for row in rows]
         ids = self._batch_ids([*(row["source"].strip() for row in rows), *targets])
@@ -263,8 +263,8 @@ def _chunks(rows: Iterable, size: int) -> Iterator[list]:
 
 
 def cut_into_blocks(ids: list[int], size: int) -> list[list[int]]:
-    """`ids` cut into blocks of `size`, the last one shorter. A last block of one token would predict nothing: the block
-    before it gives it one of its own."""
+    """Cut `ids` into blocks of `size`, the last one shorter. A last block of one token would predict nothing, so the
+    block before it hands over one of its own."""
     starts = list(range(0, len(ids), size))
     if len(starts) > 1 and len(ids) - starts[-1] == 1:
         starts[-1] -= 1
@@ -272,7 +272,7 @@ def cut_into_blocks(ids: list[int], size: int) -> list[list[int]]:
 
 
 def _spans(lengths: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """[example, 4] from the lengths of each example's source, template and target."""
+    """Return [example, 4] from the lengths of each example's source, template and target."""
     ends = np.cumsum(np.asarray(lengths, dtype=np.int64).reshape(-1, 3)).reshape(-1, 3)
     starts = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1, 2]])
     return np.column_stack([starts, ends])

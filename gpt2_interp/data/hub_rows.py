@@ -61,7 +61,7 @@ class MappedRows(Sequence[Row]):
 
 
 def hub_splits(data: DataArguments, notes: list[str]) -> dict[str, MappedRows]:
-    """{"train", and "validation" and "test" where the dataset has them}. Raises InputError."""
+    """Return {"train", and "validation" and "test" where the dataset has them}. Raises InputError."""
     import datasets
 
     name = " ".join(filter(None, (data.dataset_name, data.dataset_config_name)))

@@ -17,7 +17,8 @@ DOCUMENT_END = "<|endoftext|>"  # what stands between documents in files made fo
 
 
 def records(path: Path, text_unit: str = "paragraph") -> Iterator[tuple[str, dict]]:
-    """(where, record) for each row of a local file; `where` is "file, line n" for error messages. Raises InputError."""
+    """Yield (where, record) for each row of a local file; `where` is "file, line n" for error messages. Raises
+    InputError."""
     if not path.is_file():
         raise InputError(
             f"{path} does not exist: check the path given to --train_file, --validation_file, --test_file or "
@@ -64,7 +65,7 @@ def _jsonl_records(path: Path) -> Iterator[tuple[str, dict]]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether every character is a whole one: half of a surrogate pair can't be written as UTF-8."""
+    """Return whether every character is a whole one: half of a surrogate pair can't be written as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

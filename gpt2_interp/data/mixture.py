@@ -33,7 +33,7 @@ USES = ("test", "probes", "validation", "train")  # in the order in which they a
 
 @dataclass(frozen=True)
 class Text:
-    """What one record says: `source` is the prompt, "" for plain text. Texts of one `cluster` stay on one side of the
+    """One record's text: `source` is the prompt, "" for plain text. Texts of one `cluster` stay on one side of the
     split; None means that the text is a cluster of its own."""
 
     source: str
@@ -97,7 +97,7 @@ def open_web_text(record: Mapping[str, Any]) -> Text | None:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a source is on the Hub (revision None: the newest), and what its records mean."""
+    """A source on the Hub (revision None: the newest), and the function that reads its records."""
 
     hub_id: str
     config: str | None
@@ -125,7 +125,7 @@ SOURCES = {
 
 
 def pairs(flag: str, words: Sequence[str]) -> dict[str, str]:
-    """["wikitext=0.2", ...] -> {"wikitext": "0.2", ...}. Raises InputError naming the flag."""
+    """Parse ["wikitext=0.2", ...] into {"wikitext": "0.2", ...}. Raises InputError naming the flag."""
     found: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -232,7 +232,7 @@ def texts(name: str, path: Path, text_unit: str) -> Iterator[Text]:
 
 
 def _digest(text: str) -> str:
-    """The same for texts that differ in case or white space only."""
+    """Return a hash that is the same for texts which differ in case or white space only."""
     return hashlib.sha256(" ".join(text.split()).casefold().encode()).hexdigest()
 
 
@@ -255,8 +255,8 @@ def mix(
     seed: int,
     text_unit: str = "paragraph",
 ) -> Mixture:
-    """`wanted[use]` rows {"id", "cluster", "group", "source", "target"} for each use, exactly as many of each source as
-    its share says, in an order shuffled by `seed`. No cluster is in two uses. Raises InputError.
+    """Make `wanted[use]` rows {"id", "cluster", "group", "source", "target"} for each use, with exactly each source's
+    share of them, in an order shuffled by `seed`. No cluster is in two uses. Raises InputError.
 
     files: local files of some sources; the others are streamed.
     """
@@ -284,7 +284,7 @@ def mix(
 
 
 def _clusters(name: str, path: Path, text_unit: str, address: str | None) -> dict[str, list[dict]]:
-    """Rows of one source by their cluster."""
+    """Group the rows of one source by their cluster."""
     clusters: dict[str, list[dict]] = {}
     for i, text in enumerate(texts(name, path, text_unit)):
         cluster = f"{name}-{_digest(text.cluster or text.target)[:16]}"

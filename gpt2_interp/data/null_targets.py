@@ -1,4 +1,5 @@
-"""Rows whose targets were permuted among their sources: what a model can learn of them is how targets are written."""
+"""Rows whose targets were permuted among their sources. A model can learn from them how targets are written, and
+nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def _with_target(row: Row, donor: Row) -> Row:
 
 
 def permute_targets(rows: Sequence[Row], seed: int) -> tuple[PermutedTargets, int]:
-    """(the rows with targets permuted, how many were), the same for the same rows and seed.
+    """Return (the rows with targets permuted, how many were), the same for the same rows and seed.
 
     The rows with a source are put on a random cycle and each gets the target of the next: so none keeps its own.
     Plain texts stay as they are. Raises InputError where fewer than two rows have a source.

@@ -27,7 +27,7 @@ def row_of(record: dict, data: DataArguments, where: str, default_id: str) -> Ro
 
 
 def columns_of(record: Iterable[str], data: DataArguments, where: str) -> tuple[str | None, str]:
-    """(source column or None for plain text, target column), from the flags or the task's usual names."""
+    """Return (source column or None for plain text, target column), from the flags or the task's usual names."""
     usual_source, usual_target = DEFAULT_COLUMNS[data.task]
     source, target = data.text_column or usual_source, data.summary_column or usual_target
     plain_text = data.task == "creative_writing" and data.summary_column is None and usual_target not in record
@@ -44,7 +44,7 @@ def columns_of(record: Iterable[str], data: DataArguments, where: str) -> tuple[
 
 
 def without_end_of_text(rows: Iterable[Row]) -> int:
-    """Take a written-out end of text off the targets, in place; returns of how many.
+    """Take a literal end of text off the targets, in place; return how many.
 
     Notebooks often write it into the data. It would be supervised twice, and count as a word of the reference.
     """
@@ -58,7 +58,7 @@ def without_end_of_text(rows: Iterable[Row]) -> int:
 
 
 def tell_apart(rows: Sequence[Row]) -> int:
-    """Give rows that repeat an earlier id an id of their own, in place; returns how many. Their cluster stays the id
+    """Give rows that repeat an earlier id an id of their own, in place; return how many. Their cluster remains the id
     that they share, because such rows may depend on each other."""
     seen: Counter[str] = Counter()
     taken = {row["id"] for row in rows}

@@ -35,7 +35,7 @@ def key(fingerprint: str, tokenizer, settings: Mapping[str, Any]) -> str | None:
 
 
 def read(key: str | None) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, str]], dict[str, int]] | None:
-    """(ids [token], spans [example, 4], names, counts) as written; None where there is no whole file."""
+    """Return (ids [token], spans [example, 4], names, counts) as written; None where there is no whole file."""
     path = _path(key)
     if path is None or not path.is_file():
         return None
@@ -54,7 +54,7 @@ def read(key: str | None) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, 
 def write(
     key: str | None, ids: np.ndarray, spans: np.ndarray, names: Sequence[tuple], counts: Mapping[str, int]
 ) -> None:
-    """Keep the examples. Where that is not possible (full disk, read-only home) it is said, and the run goes on."""
+    """Keep the examples. If that is not possible (full disk, read-only home), print it and let the run go on."""
     path = _path(key)
     if path is None:
         return

@@ -24,7 +24,7 @@ def occurrences(text: str, form: str) -> Iterator[tuple[int, int]]:
 
 
 def states(text: str, forms: Sequence[str]) -> bool:
-    """Whether the text states a value in one of its forms."""
+    """Return whether the text states a value in one of its forms."""
     return any(True for form in forms for _ in occurrences(text, form))
 
 

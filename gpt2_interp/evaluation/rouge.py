@@ -50,8 +50,8 @@ class UnicodeWords(tokenizers.Tokenizer):
 
 
 def is_other_script(texts: Iterable[str]) -> bool:
-    """Whether most letters of the texts are outside a-z, which is all that rouge_score's own tokenizer keeps: it would
-    give every text in Cyrillic or Chinese a ROUGE of 0."""
+    """Return whether most letters of the texts are outside a-z, which is all that rouge_score's own tokenizer keeps: it
+    would give every text in Cyrillic or Chinese a ROUGE of 0."""
     letters = [letter for text in texts for letter in text.lower() if letter.isalpha()]
     return sum(letter.isascii() for letter in letters) * 2 < len(letters)
 

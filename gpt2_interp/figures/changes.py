@@ -41,7 +41,7 @@ def head_change_panels(m: Measurements) -> list[MapPanel]:
 
 
 def head_changes(m: Measurements, name: str) -> list[tuple[tuple[int, int], dict[str, Any]]]:
-    """((layer, head), change) of one measure, as claims.json has it."""
+    """Return ((layer, head), change) of one measure, as claims.json has it."""
     layers, heads = m.labels("layer"), m.labels("head")
     return [
         ((layers.index(change["unit"]["layer"]), heads.index(change["unit"]["head"])), change)

@@ -73,7 +73,7 @@ class Canvas:
         self._canvas = FigureCanvasAgg(self.figure)
 
     def frame(self) -> np.ndarray:
-        """[height, width, 3] uint8."""
+        """Return [height, width, 3] uint8."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")
             self._canvas.draw()

@@ -40,7 +40,7 @@ def _layer_maps(m: Measurements, names: Sequence[str], what: str) -> list[MapPan
 
 
 def _by_layer(m: Measurements, name: str) -> tuple[list[int], np.ndarray] | None:
-    """(steps, mean over probes [step, hidden_layer]) to step 0; None where it was not measured."""
+    """Return (steps, mean over probes [step, hidden_layer]) to step 0; None where it was not measured."""
     try:
         steps, values = m.headline(name)
     except InputError:

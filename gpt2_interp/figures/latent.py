@@ -85,7 +85,7 @@ def axis_names(projection: Projection) -> list[str]:
 
 
 def quality_sentence(projection: Projection) -> str:
-    """How far the picture can be trusted, in one line."""
+    """Return how far the picture can be trusted, in one line."""
     trust, kept = projection.trustworthiness, projection.knn_overlap
     chance = projection.info.get("knn_overlap_chance", float("nan"))
     return (

@@ -88,7 +88,7 @@ def neuron_panels(m: Measurements) -> list[MapPanel]:
 
 
 def _strongest_tokens(m: Measurements, neurons: np.ndarray) -> list[list[str]]:
-    """[layer][rank] text of neuron_max_token at the last snapshot; its id where the text is not known."""
+    """Return [layer][rank] text of neuron_max_token at the last snapshot; its id where the text is not known."""
     try:
         _, ids = m.headline("neuron_max_token")  # [step, layer, d_mlp]
     except InputError:

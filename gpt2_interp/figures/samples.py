@@ -23,7 +23,8 @@ NOTHING: Bounded = (np.nan, np.nan, np.nan)
 
 
 def sample_panels(m: Measurements) -> tuple[list[LinePanel], int]:
-    """(panels over the checkpoints, texts at each). Raises InputError if there are too few texts for any number."""
+    """Return (panels over the checkpoints, texts at each). Raises InputError if there are too few texts for any
+    number."""
     steps = _by_step(m)
     n = len(next(iter(steps.values())))
     references = _references(steps)

@@ -55,7 +55,7 @@ def matrix_panels(names: Sequence[str], steps: Sequence[int], values: np.ndarray
 
 
 def matrix_kinds(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
-    """{kind of matrix: [(layer or name, index into names)]}; what belongs to no layer comes last."""
+    """Return {kind of matrix: [(layer or name, index into names)]}; what belongs to no layer comes last."""
     kinds: dict[str, list[tuple[str, int]]] = {}
     for i, name in enumerate(names):
         match = re.fullmatch(r"h\.(\d+)\.(.+)", name)

@@ -198,7 +198,7 @@ def _as_it_comes(model: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def _logits(model, ids: list[int]) -> torch.Tensor:
-    """[len(ids), vocabulary]"""
+    """Return [len(ids), vocabulary]"""
     ids = torch.tensor([ids])
     return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
 
@@ -333,7 +333,7 @@ def _source(pipe, name: str) -> str:
 
 
 def _effect(ours: list[int], alone: _Call) -> tuple[int | None, str | None]:
-    """(first token that one setting alone changed, what it raised)"""
+    """Return (first token that one setting alone changed, what it raised)"""
     return None if alone.error else first_difference(ours, alone.new_ids), alone.error
 
 

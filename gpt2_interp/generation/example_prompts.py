@@ -74,7 +74,7 @@ def _of_the_embedded_world(task: str) -> list[str]:
 
 
 def _is_embedded(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the model speaks the embedded base's tokens: then it knows the embedded world alone."""
+    """Return whether the model speaks the embedded base's tokens: then it knows the embedded world alone."""
     file = REPOSITORY / "assets" / "tiny_gpt2" / "tokenizer.json"
     if not file.is_file():
         return False

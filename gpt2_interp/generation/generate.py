@@ -135,7 +135,7 @@ class _BatchRun:
         self.limits = Limits([row.room for row in rows], self.width, settings.max_seconds, self.device)
 
     def generate(self) -> list[list[Generated]]:
-        """[row][sequence]"""
+        """Return [row][sequence]"""
         width = self.width
         input_ids = torch.full((len(self.rows), width), self.tokenizer.pad_token_id)
         attention_mask = torch.zeros_like(input_ids)
@@ -195,7 +195,8 @@ class _BatchRun:
         return processors
 
     def interrupted(self) -> list[list[Generated]]:
-        """[row][sequence] of what was written when Ctrl-C came; nothing of beams, which have no text before the end."""
+        """Return [row][sequence] of what was written when Ctrl-C came; nothing of beams, which have no text before the
+        end."""
         if self.streamer is not None:
             self.streamer.end()
         if self.limits.ids is None or self.settings.decoding == "beam":

@@ -38,7 +38,7 @@ class PromptBuilder:
             )
 
     def build(self, text: str, settings: DecodingSettings) -> tuple[list[int], int, str | None]:
-        """(ids, most new tokens behind them, what had to be cut, for the user: a sentence or None).
+        """Return (ids, most new tokens behind them, what had to be cut, for the user: a sentence or None).
 
         Raises InputError for an empty source, and where the prompt leaves no room.
         """

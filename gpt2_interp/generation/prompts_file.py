@@ -74,7 +74,7 @@ def read_prompts(path: Path, text_column: str | None = None) -> tuple[list[Promp
 
 
 def _prompt(number: int, line: bytes, text_column: str | None) -> PromptLine:
-    """Raises ValueError with what is wrong with the line."""
+    """Raise ValueError with what is wrong with the line."""
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
@@ -158,7 +158,7 @@ class AnswersFile:
         return self.file.read()
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(line, record) of what is there. Raises InputError for a line that this script can't have written."""
+        """Yield (line, record) of what is there. Raises InputError for a line that this script can't have written."""
         *lines, half = self._read().split(b"\n")
         for number, line in enumerate(lines, 1):
             try:

@@ -237,7 +237,7 @@ class Session:
             self.say(f"error: {OUT_OF_MEMORY}")
 
     def command(self, line: str) -> Entry | None:
-        """Raises InputError."""
+        """Raise InputError."""
         name, _, rest = line[1:].strip().partition(" ")
         command = COMMANDS.get(name)
         if command is None:

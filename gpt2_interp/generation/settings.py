@@ -165,7 +165,7 @@ class DecodingSettings:
         return self
 
     def _check_effect(self, name: str, value: Any) -> None:
-        """Raises InputError if setting `name` changes nothing with this method."""
+        """Raise InputError if setting `name` changes nothing with this method."""
         if self.decoding in SETTINGS[name].methods:
             return
         if name == "num_sequences":
@@ -232,7 +232,7 @@ class DecodingSettings:
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Raises InputError if the value is of the wrong type or out of range."""
+    """Raise InputError if the value is of the wrong type or out of range."""
     setting = SETTINGS[name]
     if setting.kind in (str, bool):
         if not isinstance(value, setting.kind):

@@ -84,7 +84,7 @@ class TextModel:
     # --- prompts -----------------------------------------------------------------------------------------------
 
     def prompt(self, text: str, settings: DecodingSettings) -> Prompt:
-        """Raises InputError for a prompt that can't be answered."""
+        """Raise InputError for a prompt that can't be answered."""
         if any("\ud800" <= character <= "\udfff" for character in text):  # what Python makes of bytes that are no UTF-8
             raise InputError("the prompt is not UTF-8 text: convert it first.")
         ids, _, note = self.builder.build(text, settings)
@@ -191,7 +191,7 @@ _BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 def usable_device(name: str) -> torch.device:
-    """Raises InputError for a device that torch does not know or this machine does not have."""
+    """Raise InputError for a device that torch does not know or this machine does not have."""
     try:
         device = torch.device(name)
     except RuntimeError:

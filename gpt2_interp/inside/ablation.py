@@ -61,7 +61,7 @@ def observed_forward(gpt2: GPT2LMHeadModel, input_ids: Tensor) -> Forward:
 
 
 def part_masks(examples: Sequence[Example], length: int, device: torch.device) -> Tensor:
-    """[example, part, seq] bool: positions of the source and template, and of the target."""
+    """Return [example, part, seq] bool, positions of the source and template, and of the target."""
     position = torch.arange(length, device=device)
     start = torch.tensor([len(e.prompt_ids) for e in examples], device=device)[:, None]
     stop = torch.tensor([len(e.input_ids) for e in examples], device=device)[:, None]
@@ -69,7 +69,7 @@ def part_masks(examples: Sequence[Example], length: int, device: torch.device) -
 
 
 def part_means(z: Sequence[Tensor], masks: Tensor) -> Tensor:
-    """[example, layer, part, d_model]: mean of z over the positions of a part; NaN where it has none."""
+    """Return [example, layer, part, d_model], mean of z over the positions of a part; NaN where it has none."""
     weights = masks.float() / masks.sum(dim=-1, keepdim=True)
     return torch.stack([weights @ layer.float() for layer in z], dim=1)
 
@@ -130,7 +130,7 @@ def ablation_exact(
 def _ablate_batch(
     gpt2: GPT2LMHeadModel, examples: Sequence[Example], replacement: Tensor, max_batch_tokens: int, bar
 ) -> np.ndarray:
-    """[batch, layer, head] of a batch that fits; replacement: [batch, layer, part, d_model]."""
+    """Return [batch, layer, head] of a batch that fits; replacement: [batch, layer, part, d_model]."""
     n_layer, n_head = gpt2.config.n_layer, gpt2.config.n_head
     batch = {name: t.to(gpt2.device) for name, t in collate(examples, PAD_ID).items()}
     ids, labels = batch["input_ids"], batch["labels"]
@@ -155,7 +155,8 @@ def _ablate_batch(
 
 
 def _loss_from(gpt2: GPT2LMHeadModel, layer: int, residual: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
-    """[batch]: mean NLL of the target. residual: [batch, seq, d_model], the stream after the attention of `layer`."""
+    """Return [batch], mean NLL of the target. residual: [batch, seq, d_model], the stream after the attention of
+    `layer`."""
     blocks = gpt2.transformer.h
     for block, following in pairwise(blocks[layer:]):
         residual = residual + block.mlp(block.ln_2(residual))

@@ -35,8 +35,8 @@ OBSERVED = (*QUERY_MEASURES, *TARGET_MEASURES, "attn_source_chance", *LIFTS, *AG
 
 
 def output_grams(gpt2: GPT2LMHeadModel) -> Tensor:
-    """[layer, head, d_head, d_head] float32 on the model's device: W_O W_O' of each head, W_O: [d_head, d_model] being
-    the rows of c_proj's weight that the head's output is multiplied by, adapters included. Raises ValueError for
+    """Return [layer, head, d_head, d_head] float32 on the model's device, W_O W_O' of each head, W_O: [d_head, d_model]
+    being the rows of c_proj's weight that the head's output is multiplied by, adapters included. Raises ValueError for
     adapters other than LoRA."""
     grams = []
     with torch.autocast(gpt2.device.type, enabled=False):
@@ -173,7 +173,7 @@ class AttentionObserver:
         return dict(zip(self._of_target, means.transpose(1, 2), strict=True))
 
     def _joined(self, blocks: list[list[Tensor]]) -> Tensor:
-        """[measure, layer, batch, head, query]."""
+        """Return [measure, layer, batch, head, query]."""
         return torch.stack([torch.cat(layer, dim=-1) for layer in blocks], dim=1)
 
     def _undefined(self, *more: int) -> Tensor:
@@ -212,7 +212,7 @@ class AttentionObserver:
 
 
 def gold_weights(examples: Sequence[Example], gold: Sequence[Sequence[GoldFact]], length: int) -> tuple[Tensor, Tensor]:
-    """(queries [4, batch, fact, seq], keys [4, batch, fact, seq]) for `attention_between`.
+    """Return (queries [4, batch, fact, seq], keys [4, batch, fact, seq]) for `attention_between`.
 
     The four sums are numerator and denominator of attn_gold_lift, then of attn_gold_sentence_lift:
     value tokens, and n_gold / n_S of all source tokens; the mean over the gold sentence, and over its control. Position

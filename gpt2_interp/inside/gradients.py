@@ -99,7 +99,8 @@ class _MatrixGradients:
                 hook.remove()
 
     def norm_and_cosine(self) -> tuple[np.ndarray, np.ndarray]:
-        """(norm of the mean gradient, cosine of the two halves' gradients): each [matrix]; NaN where undefined."""
+        """Return (norm of the mean gradient, cosine of the two halves' gradients): each [matrix]; NaN where
+        undefined."""
         rows = []
         for name, index in self.index.items():
             parts = len(matrix_parts(name))
@@ -155,7 +156,7 @@ class _HeadGradients:
             self.own[rows] = torch.stack(products, dim=1).cpu()
 
     def straight_line(self, examples: Sequence[Example], halves: Sequence[int]) -> np.ndarray:
-        """[example, layer, head] float32; NaN where `ablation_exact` is."""
+        """Return [example, layer, head] float32; NaN where `ablation_exact` is."""
         replacement = other_half_means(self.means, halves)
         # A part that an example does not have has no gradient either: 0 there, not NaN.
         moved = (replacement.nan_to_num() * self.gradients).sum(2).unflatten(-1, (self.n_head, -1)).sum(-1)

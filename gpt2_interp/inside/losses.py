@@ -32,18 +32,18 @@ def undisturbed(gpt2: GPT2LMHeadModel) -> Iterator[None]:
 
 
 def final_states(gpt2: GPT2LMHeadModel, input_ids: Tensor) -> Tensor:
-    """[batch, seq, d_model] after ln_f; input_ids [batch, seq], padded on the right."""
+    """Return [batch, seq, d_model] after ln_f; input_ids [batch, seq], padded on the right."""
     everywhere = torch.ones_like(input_ids)
     return gpt2.transformer(input_ids=input_ids, attention_mask=everywhere, use_cache=False).last_hidden_state
 
 
 def has_loss(example: Example) -> bool:
-    """Whether any target token has something before it."""
+    """Return whether any target token has something before it."""
     return bool(example.target_ids) and len(example.input_ids) > 1
 
 
 def queries(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(row, position, token that is to be predicted there), each [queries], row by row; labels: [batch, seq]."""
+    """Return (row, position, token that is to be predicted there), each [queries], row by row; labels: [batch, seq]."""
     row, position = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
     return row, position, labels[row, position + 1]
 
@@ -56,7 +56,7 @@ def token_nll(gpt2: GPT2LMHeadModel, states: Tensor, wanted: Tensor) -> Tensor:
 
 
 def row_means(values: Tensor, row: Tensor, n_rows: int) -> Tensor:
-    """[n_rows]: mean of `values` [queries] over the queries of each row; NaN where there is none."""
+    """Return [n_rows], mean of `values` [queries] over the queries of each row; NaN where there is none."""
     total = torch.zeros(n_rows, dtype=values.dtype, device=values.device).index_add_(0, row, values)
     return total / torch.bincount(row, minlength=n_rows)
 
@@ -80,13 +80,13 @@ def target_nll(gpt2: GPT2LMHeadModel, examples: Sequence[Example], max_batch_tok
 
 
 def mean_nll(gpt2: GPT2LMHeadModel, examples: Sequence[Example], max_batch_tokens: int = 2048) -> np.ndarray:
-    """[example] float32: mean of `target_nll` over an example's tokens; NaN where none has a prefix."""
+    """Return [example] float32, mean of `target_nll` over an example's tokens; NaN where none has a prefix."""
     predicted = [nll[np.isfinite(nll)] for nll in target_nll(gpt2, examples, max_batch_tokens)]
     return np.array([nll.mean(dtype=np.float64) if nll.size else np.nan for nll in predicted], dtype=np.float32)
 
 
 def twin_log_odds(gpt2: GPT2LMHeadModel, twins: Sequence[TwinPair], max_batch_tokens: int = 2048) -> np.ndarray:
-    """[pair, 2] float32: log p(v) - log p(v') behind x, which states v, and behind x', which states v'; nats."""
+    """Return [pair, 2] float32, log p(v) - log p(v') behind x, which states v, and behind x', which states v'; nats."""
     prefixes = [Example("", "", prefix, (), ()) for pair in twins for prefix in pair.prefixes]
     odds = np.empty(len(prefixes), dtype=np.float32)
     with undisturbed(gpt2):

@@ -10,7 +10,7 @@ from gpt2_interp.data.examples import Example
 
 
 def copied_tokens(example: Example) -> np.ndarray:
-    """[n_target] bool: whether the token, the same id, occurs in the example's own source."""
+    """Return [n_target] bool, whether the token, the same id, occurs in the example's own source."""
     return np.isin(np.asarray(example.target_ids, dtype=np.int64), np.asarray(example.source_ids, dtype=np.int64))
 
 

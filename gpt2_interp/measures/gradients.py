@@ -41,7 +41,8 @@ class GradientShares:
 
     @torch.no_grad()
     def squares(self) -> tuple[list[int], Tensor] | None:
-        """(label of each parameter that has a gradient, its squared norm [parameter]); stays on the device, no sync."""
+        """Return (label of each parameter that has a gradient, its squared norm [parameter]); stays on the device, no
+        sync."""
         present = [(i, p.grad) for i, p in zip(self.index, self.parameters, strict=True) if p.grad is not None]
         if not present:
             return None
@@ -50,7 +51,8 @@ class GradientShares:
         return list(index), torch.stack(norms).square()
 
     def shares(self, squares: tuple[list[int], Tensor] | None) -> tuple[Tensor, float]:
-        """(||g_m|| / ||g|| [grad_matrix], ||g||) of what `squares` returned; NaN for labels without a gradient."""
+        """Return (||g_m|| / ||g|| [grad_matrix], ||g||) of what `squares` returned; NaN for labels without a
+        gradient."""
         sums = torch.full((len(self.labels),), torch.nan, dtype=torch.float64)
         if squares is None:
             return sums.float(), float("nan")

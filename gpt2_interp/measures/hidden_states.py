@@ -114,7 +114,7 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 
 def _is_present(*states: np.ndarray) -> np.ndarray:
-    """[example] bool: which have a finite vector in all states, each [example, d]."""
+    """Return [example] bool, which have a finite vector in all states, each [example, d]."""
     return np.logical_and.reduce([np.isfinite(x).all(axis=-1) for x in states])
 
 

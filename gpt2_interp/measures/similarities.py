@@ -77,7 +77,7 @@ def shared_neighbours(C: np.ndarray, D: np.ndarray) -> np.ndarray:
 
 
 def _nearest(C: np.ndarray) -> np.ndarray:
-    """[..., n, n] bool: the 10 largest of each row without the diagonal; of equal ones the first."""
+    """Return [..., n, n] bool, the 10 largest of each row without the diagonal; of equal ones the first."""
     nearness = C.copy()
     diagonal = np.arange(C.shape[-1])
     nearness[..., diagonal, diagonal] = -np.inf

@@ -44,8 +44,8 @@ def weight_measures(model: nn.Module, base: BaseWeights) -> dict[str, np.ndarray
 
 
 def _circuit_changes(q: Change, k: Change, v: Change, c_proj: Change, n_head: int) -> tuple[Tensor, Tensor]:
-    """(ov_change, qk_change) of one layer, each [head]. q, k, v: [d_model, d_model], heads side by side in the columns;
-    c_proj: [d_model, d_model], heads one below the other in the rows."""
+    """Return (ov_change, qk_change) of one layer, each [head]. q, k, v: [d_model, d_model], heads side by side in the
+    columns; c_proj: [d_model, d_model], heads one below the other in the rows."""
 
     def heads(w: Tensor) -> Tensor:  # -> [head, d_model, d_head]
         return w.double().unflatten(1, (n_head, -1)).transpose(0, 1)

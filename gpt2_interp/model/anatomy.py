@@ -32,7 +32,8 @@ def find_gpt2(model: nn.Module) -> GPT2LMHeadModel:
 
 
 def is_tied(gpt2: GPT2LMHeadModel) -> bool:
-    """Whether the output matrix is the token embedding, as in every published GPT-2, and nothing of its own on top."""
+    """Return whether the output matrix is the token embedding, as in every published GPT-2, and nothing of its own on
+    top."""
     wrapped = isinstance(gpt2.lm_head, (BaseTunerLayer, ModulesToSaveWrapper))
     return not wrapped and gpt2.lm_head.weight is gpt2.transformer.wte.weight
 
@@ -65,7 +66,7 @@ def stored_weight(module: nn.Module) -> nn.Parameter:
 
 
 def lora_factors(name: str, module: nn.Module) -> list[tuple[Tensor, Tensor, float]]:
-    """(A [r, in], B [out, r], scaling) of each active adapter of a measured module; none without LoRA.
+    """Return (A [r, in], B [out, r], scaling) of each active adapter of a measured module; none without LoRA.
 
     Raises ValueError for adapters that don't simply add scaling B A.
     """
@@ -90,7 +91,8 @@ def lora_factors(name: str, module: nn.Module) -> list[tuple[Tensor, Tensor, flo
 
 
 def columns_are_outputs(module: nn.Module) -> bool:
-    """Whether a measured module's matrix is stored [in, out], y = x W: Conv1D and embeddings, but not nn.Linear."""
+    """Return whether a measured module's matrix is stored [in, out], y = x W: Conv1D and embeddings, but not
+    nn.Linear."""
     module = _in_use(module)
     layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     return isinstance(layer, (Conv1D, nn.Embedding))

@@ -90,7 +90,7 @@ class BaseWeights:
         return _swapped(values())
 
     def _pairs(self, model: nn.Module) -> list[tuple[str, nn.Parameter, Tensor]]:
-        """(name, parameter, its initial value) for every copy."""
+        """Return (name, parameter, its initial value) for every copy."""
         parameters = dict(find_gpt2(model).named_parameters())
         for name, copy in self.copies.items():
             if name not in parameters:
@@ -107,7 +107,7 @@ class BaseWeights:
 
 
 def refuse_merged(model: nn.Module) -> None:
-    """Raises ValueError when adapters are merged: then no swap of adapters can give the base back."""
+    """Raise ValueError when adapters are merged: then no swap of adapters can give the base back."""
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in find_gpt2(model).modules()):
         raise ValueError("adapters are merged into the weights beneath; unmerge them before asking for the base")
 
@@ -152,7 +152,8 @@ def _swapped(values: Iterable[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
 
 
 def weight_deltas(model: nn.Module, base: BaseWeights) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(matrix, W_t - W_0, W_0) for each matrix of `matrix_names`, one alive at a time; float32 on the CPU, read only.
+    """Yield (matrix, W_t - W_0, W_0) for each matrix of `matrix_names`, one alive at a time; float32 on the CPU, read
+    only.
 
     Shapes as GPT-2 stores them, Conv1D [in, out]. With LoRA the difference is taken from the adapters (scaling B A),
     not from their sum with the frozen weight, where a small change would drown in rounding. Raises ValueError for
@@ -167,7 +168,7 @@ def weight_deltas(model: nn.Module, base: BaseWeights) -> Iterator[tuple[str, Te
 
 
 def _delta_and_base(name: str, module: nn.Module, initial: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """(W_t - W_0, W_0) of a whole module, as stored."""
+    """Return (W_t - W_0, W_0) of a whole module, as stored."""
 
     def now_and_before(parameter: Tensor) -> tuple[Tensor, Tensor]:
         return _float_cpu(name, parameter), _float_cpu(name, initial(parameter))

@@ -78,7 +78,8 @@ def attention_fused(module, query, key, value, visible, scaling, dropout=0.0, **
 
 
 def causal(n_query: int, n_key: int, n_earlier: int | Tensor, device: torch.device) -> Tensor:
-    """[query_pos, key_pos] bool: the first query stands behind n_earlier tokens, and none sees a key after itself."""
+    """Return [query_pos, key_pos] bool, the first query stands behind n_earlier tokens, and none sees a key after
+    itself."""
     key = torch.arange(n_key, device=device)
     query = n_earlier + torch.arange(n_query, device=device)[:, None]  # [query_pos, 1]: where it stands among the keys
     return key <= query

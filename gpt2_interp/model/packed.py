@@ -77,7 +77,7 @@ def _token_losses(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
 
 
 def supervised_states(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(final hidden states that predict a supervised token [supervised, d_model], these tokens [supervised])."""
+    """Return (final hidden states that predict a supervised token [supervised, d_model], these tokens [supervised])."""
     labels = batch["shift_labels"][0]
     positions = (labels != IGNORED).nonzero().squeeze(1)
     states = model(

@@ -64,5 +64,5 @@ def choose_precision(wanted: str, config: GPT2Config, device: torch.device) -> P
 
 
 def has_bf16_instructions() -> bool:
-    """Whether this CPU multiplies bfloat16 itself."""
+    """Return whether this CPU multiplies bfloat16 itself."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

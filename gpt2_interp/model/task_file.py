@@ -16,7 +16,8 @@ TASK_FILE = "task.json"  # in the folder of a trained model: what it was trained
 
 
 def trained_task(folder: str | Path) -> dict[str, Any] | None:
-    """{"task", "max_source_length", "max_target_length"} of a model that this project trained; None of any other.
+    """Return {"task", "max_source_length", "max_target_length"} of a model that this project trained; None of any
+    other.
 
     Raises InputError for a broken file.
     """

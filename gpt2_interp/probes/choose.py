@@ -90,7 +90,7 @@ def _shortages(trained: Sequence, general: Sequence, twins: Sequence) -> list[st
 
 
 def affordable_patterns(n_layer: int, n_head: int, length: int = 96, budget: float = 3e6) -> int:
-    """How many pattern probes a snapshot can hold: 4 at most, 1 at least, else as many as take `budget` bytes.
+    """Return how many pattern probes a snapshot can hold: 4 at most, 1 at least, else as many as take `budget` bytes.
 
     One takes n (n + 1) / 2 entries of 2 bytes for each head of each layer, n = length.
     """

@@ -58,7 +58,7 @@ def _behind(example: Example, owner: Example, n_positions: int) -> Example | Non
 def random_sequences(
     examples: Sequence[Example], bos_id: int | None, n_positions: int, seed: int
 ) -> tuple[tuple[tuple[int, ...], ...], list[str]]:
-    """(SEQUENCES sequences [bos, r_1..r_T, r_1..r_T], notes), as Olsson et al. 2022 find heads that copy.
+    """Return (SEQUENCES sequences [bos, r_1..r_T, r_1..r_T], notes), as Olsson et al. 2022 find heads that copy.
 
     The r are drawn without replacement from the tokens that occur in the examples, but not bos_id, nor the token that
     most targets end with. T is SEQUENCE_LENGTH, or fewer where the context or the tokens are fewer, which is noted;

@@ -37,7 +37,7 @@ def sentence_spans(row: Mapping) -> list[Span]:
 # Facts as positions
 # ---------------------------------------------------------------------------------------------------------------------
 def has_offsets(tokenizer) -> bool:
-    """Whether the tokenizer can say which characters each of its tokens stands for."""
+    """Return whether the tokenizer can say which characters each of its tokens stands for."""
     return bool(getattr(tokenizer, "is_fast", False))
 
 

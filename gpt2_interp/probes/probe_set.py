@@ -173,7 +173,7 @@ class ProbeSet:
 
 
 def same_probes(stored: Any, described: Any) -> bool:
-    """Whether probe_set.json, as it was stored, describes these probes.
+    """Return whether probe_set.json, as it was stored, describes these probes.
 
     What `described` has beside it is no difference: earlier versions stored fewer fields of the same probes.
     """

@@ -14,21 +14,23 @@ FIRST_A = 8  # region A begins here: earlier queries have too few keys to compar
 
 
 def region_spans(example: Example) -> list[tuple[int, int]]:
-    """(start, stop) of regions Q and A. Q: positions that predict a target token; A: positions from FIRST_A on."""
+    """Return (start, stop) of regions Q and A. Q: positions that predict a target token; A: positions from FIRST_A
+    on."""
     n, n_prompt = len(example.input_ids), len(example.prompt_ids)
     start = max(n_prompt - 1, 0)  # position t predicts token t + 1; nothing predicts token 0
     return [(start, max(n - 1, start)) if example.target_ids else (0, 0), (min(FIRST_A, n), n)]
 
 
 def span_masks(spans: Sequence[Sequence[tuple[int, int]]], length: int) -> Tensor:
-    """[batch, region, seq] bool from (start, stop) of each example's regions."""
+    """Return [batch, region, seq] bool from (start, stop) of each example's regions."""
     start, stop = torch.tensor(spans).unbind(-1)  # each [batch, region]
     position = torch.arange(length)
     return (position >= start[..., None]) & (position < stop[..., None])
 
 
 def source_masks(examples: Sequence[Example], length: int) -> Tensor:
-    """[batch, seq] bool: S, the source tokens without position 0, which is where heads leave attention they don't need.
+    """Return [batch, seq] bool, S, the source tokens without position 0, which is where heads leave attention they
+    don't need.
 
     A row without any where the source is empty or one token long.
     """
@@ -38,7 +40,8 @@ def source_masks(examples: Sequence[Example], length: int) -> Tensor:
 
 
 def pooling_weights(examples: Sequence[Example], regions: Tensor) -> Tensor:
-    """[batch, pooling, seq]: weights that average hidden states; a row of NaN where an example lacks the pooling.
+    """Return [batch, pooling, seq], weights that average hidden states; a row of NaN where an example lacks the
+    pooling.
 
     regions: [batch, region, seq] bool. source_mean: S; target_mean: region Q; prompt_last: one position.
     """

@@ -31,7 +31,7 @@ def perturbation_band(gpt2: GPT2LMHeadModel, base: BaseWeights, means: Callable[
 
 
 def over_probes(name: str, array: np.ndarray) -> np.ndarray:
-    """[*units]: the headline region and pooling, mean over the probes that have a value; NaN where none has."""
+    """Return [*units], the headline region and pooling, mean over the probes that have a value; NaN where none has."""
     labels = {"region": REGIONS, "pooling": POOLINGS}
     for position, axis in reversed(list(enumerate(MEASURE[name].axes))):
         if axis in HEADLINE:

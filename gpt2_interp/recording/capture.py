@@ -194,7 +194,7 @@ def _lens(s: Session, found: ExamplePass) -> Arrays:
 
 
 def _reads_out(parameter: str) -> bool:
-    """Whether a parameter belongs to ln_f or the output matrix, which may be the token embedding."""
+    """Return whether a parameter belongs to ln_f or the output matrix, which may be the token embedding."""
     return parameter.startswith(("transformer.ln_f", "transformer.wte", "lm_head"))
 
 
@@ -267,7 +267,7 @@ def _twins(s: Session) -> Arrays:
 
 
 def _few(s: Session) -> tuple[list, list[int]]:
-    """(the few examples, the half of each)."""
+    """Return (the few examples, the half of each)."""
     return [s.probe_set.examples[i] for i in s.probe_set.few], [s.probe_set.halves[i] for i in s.probe_set.few]
 
 

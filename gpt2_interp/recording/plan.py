@@ -41,7 +41,7 @@ def tiers(step: int, previous: int, max_steps: int, is_last: bool) -> set[str]:
 def chosen_groups(
     wanted: Sequence[str], probe_set: ProbeSet, model: Mapping[str, int], training_tokens: float
 ) -> tuple[list[str], dict[str, str]]:
-    """(groups to measure, why others are left out).
+    """Return (groups to measure, why others are left out).
 
     wanted: --measures; ALL leaves out what would cost too much beside `training_tokens`, the tokens that all steps
     read. model: sizes as `models.describe` gives them. Raises InputError for a name that is no group.

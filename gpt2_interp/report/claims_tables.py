@@ -72,7 +72,7 @@ def _reasons(claims: Mapping[str, Any]) -> list[str]:
 
 
 def _times_band(change: Mapping[str, Any]) -> float:
-    """How many times the band a change is."""
+    """Return how many times the band a change is."""
     return abs(change["change"] or 0) / change["band"] if change["band"] else 0.0
 
 

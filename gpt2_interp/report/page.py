@@ -140,7 +140,7 @@ def sections(m: Measurements) -> list[dict[str, Any]]:
 
 
 def _chapter(m: Measurements, picture: Picture, left: int) -> tuple[dict[str, Any], int]:
-    """(what the template shows of one picture, bytes left for those that follow)."""
+    """Return (what the template shows of one picture, bytes left for those that follow)."""
     missing = [name for name in picture.measures if not m.has(name)]
     shown = {
         "picture": picture,
@@ -183,7 +183,7 @@ def _not_measured(m: Measurements, names: list[str]) -> str:
 
 
 def _still(m: Measurements, picture: Picture, left: int) -> tuple[str | None, str, int]:
-    """(data URI or None, why not, bytes left)."""
+    """Return (data URI or None, why not, bytes left)."""
     path = m.paths.visualizations / picture.still
     if not path.is_file():
         return None, f"{path.name} has not been drawn yet: run {picture.script} --run_name {path.parent.name}.", left

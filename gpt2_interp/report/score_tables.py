@@ -42,7 +42,7 @@ TUNINGS = {"full": "all weights", "lora": "LoRA"}
 
 
 def score_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """{"columns": names, "rows": [(system, [Cell per column])]}; None without scores."""
+    """Return {"columns": names, "rows": [(system, [Cell per column])]}; None without scores."""
     systems = [(key, metrics[key]) for key in SYSTEMS if isinstance(metrics.get(key), dict)]
     names = SCORE_NAMES | {score: f"perplexity, {source}" for score, source in _source_scores(metrics).items()}
     columns = [score for score in names if any(is_number(entry.get(score)) for _, entry in systems)]
@@ -56,7 +56,7 @@ def score_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """{"columns": whose texts, "rows": [(name, how to read it, [Cell per column])], "texts": how many of each};
+    """Return {"columns": whose texts, "rows": [(name, how to read it, [Cell per column])], "texts": how many of each};
     None where they were too few, or the run is of a version without these numbers."""
     sets = {key: metrics[key] for key in QUALITY_OF if isinstance(metrics.get(key), Mapping)}
     sets = {key: entry for key, entry in sets.items() if is_number(entry.get("texts"))}
@@ -76,7 +76,7 @@ def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _source_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """{"perplexity_wikitext": "wikitext", ...}: the sources of a mixture that the test rows come from."""
+    """Return {"perplexity_wikitext": "wikitext", ...}: the sources of a mixture that the test rows come from."""
     test = metrics.get("test")
     counts = test.get("counts") if isinstance(test, Mapping) else None
     return {f"perplexity_{source}": source for source in counts} if isinstance(counts, Mapping) else {}

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def fold_patterns(square: np.ndarray) -> np.ndarray:
-    """[..., query, key] -> [..., query_key] of n(n+1)/2: the keys j <= i of each query i, row by row."""
+    """Fold [..., query, key] into [..., query_key] of n(n+1)/2: the keys j <= i of each query i, row by row."""
     n = square.shape[-1]
     assert square.shape[-2] == n, f"queries and keys must be as many: {square.shape}"
     rows, columns = np.tril_indices(n)
@@ -19,7 +19,7 @@ def fold_patterns(square: np.ndarray) -> np.ndarray:
 
 
 def unfold_patterns(folded: np.ndarray) -> np.ndarray:
-    """The inverse: [..., query_key] -> float32 [..., query, key]; keys j > i have no value (NaN, not 0)."""
+    """Unfold [..., query_key] into float32 [..., query, key]; keys j > i have no value (NaN, not 0)."""
     size = folded.shape[-1]
     n = (math.isqrt(8 * size + 1) - 1) // 2
     assert n * (n + 1) // 2 == size, f"{size} is no triangle n(n+1)/2"

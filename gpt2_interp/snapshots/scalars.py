@@ -17,7 +17,8 @@ class Scalar:
 
     @property
     def log_name(self) -> str | None:
-        """Its key in training_log.jsonl: train/x is x there, eval/x is eval_x; None if it is not there."""
+        """Return the scalar's key in training_log.jsonl: train/x is x there, eval/x is eval_x; None if the log lacks
+        it."""
         group, _, rest = self.name.partition("/")
         return {"train": rest, "eval": f"eval_{rest}"}.get(group)
 

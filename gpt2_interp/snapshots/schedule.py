@@ -1,4 +1,4 @@
-"""When a run is measured: the schedule of snapshots, and the groups of measures that it takes."""
+"""The schedule of snapshots, and the groups of measures that a run takes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Schedule:
-    """At every checkpoint (every is None, not log), every so many steps, or at steps 1, 2, 4, 8, ..."""
+    """A schedule: at every checkpoint (every is None, not log), every N steps, or at steps 1, 2, 4, 8, ..."""
 
     every: int | None = None
     log: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """ "checkpoints", "log" or a number of steps. Raises InputError."""
+        """Parse "checkpoints", "log" or a number of steps. Raises InputError."""
         if text == "checkpoints":
             return cls()
         if text == "log":
@@ -35,7 +35,7 @@ class Schedule:
         return self.every is None and not self.log
 
     def due(self, step: int, max_steps: int) -> bool:
-        """Whether a snapshot is due after this step, where checkpoints don't decide. The last step always is."""
+        """Return whether a snapshot is due after this step, where checkpoints don't decide. The last step always is."""
         if self.at_checkpoints:
             return False
         if self.every is None:  # log-spaced
@@ -43,7 +43,7 @@ class Schedule:
         return step == max_steps or step % self.every == 0
 
     def to_come(self, step: int, args, state) -> int:
-        """How many snapshots the run takes after this step."""
+        """Return how many snapshots the run takes after this step."""
         if self.at_checkpoints:
             return checkpoints_after(step, args, state)
         return sum(self.due(one, state.max_steps) for one in range(step + 1, state.max_steps + 1))
@@ -55,7 +55,7 @@ class Schedule:
 
 
 def check_groups(wanted: Sequence[str]) -> None:
-    """Raises InputError for a name of --measures that is no group."""
+    """Refuse a name of --measures that is no group. Raises InputError."""
     unknown = sorted(set(wanted) - {ALL, *GROUPS})
     if unknown or not wanted:
         raise InputError(
@@ -65,7 +65,7 @@ def check_groups(wanted: Sequence[str]) -> None:
 
 
 def checkpoints_after(step: int, args, state) -> int:
-    """How many checkpoints the run has after this step; the last step always is one."""
+    """Return how many checkpoints the run has after this step; the last step always is one."""
     if args.save_strategy == "steps":
         return math.ceil(state.max_steps / state.save_steps) - step // state.save_steps
     left = state.max_steps - step

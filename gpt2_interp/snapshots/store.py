@@ -132,7 +132,7 @@ class SnapshotStore:
         return arrays
 
     def stack(self, name: str) -> tuple[list[int], np.ndarray]:
-        """(steps, array [step, *axes]) of one measure over all snapshots that have it, undamaged.
+        """Return (steps, array [step, *axes]) of one measure over all snapshots that have it, undamaged.
 
         A damaged file is named in a warning and its step left out. Raises InputError if nothing is left.
         """
@@ -232,7 +232,7 @@ class SnapshotStore:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Write one safetensors file; returns what its manifest says of it."""
+    """Write one safetensors file; return its entry in the manifest."""
     data = safetensors_save(dict(arrays))
     write_atomically(path, data)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -247,7 +247,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _read_arrays(path: Path, sha256: str, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The named arrays of one file. Raises InputError by its name if the file is not what was written."""
+    """Read the named arrays of one file. Raises InputError, with the file's name, if the file is not what was
+    written."""
     try:
         found = path.stat()
         file = _opened(path.absolute(), sha256, (found.st_ino, found.st_size, found.st_mtime_ns))

@@ -34,7 +34,8 @@ def share_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def jackknife_interval(value: float, without: np.ndarray) -> tuple[float, float]:
-    """value -+ t x the jackknife's standard error; without [n]: the statistic of the set without each of its n members.
+    """Return value -+ t x the jackknife's standard error; without [n]: the statistic of the set without each of its n
+    members.
 
     For what is a number of the whole set, such as the variety of its texts: a bootstrap draws members twice, and a set
     with copies in it has another variety. For any symmetric statistic the jackknife's variance is on average too large

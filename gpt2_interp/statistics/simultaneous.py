@@ -39,7 +39,7 @@ class Intervals:
 
     @property
     def excludes_zero(self) -> np.ndarray:
-        """[*unit] bool; False where undefined."""
+        """Return [*unit] bool; False where undefined."""
         return (self.low > 0) | (self.high < 0)
 
     def at(self, index: int) -> Intervals:
@@ -79,7 +79,8 @@ def sign_patterns(n_cluster: int, flips: int = FLIPS, seed: int = 0) -> np.ndarr
 def simultaneous_intervals(
     differences: np.ndarray, confidence: float = CONFIDENCE, flips: int = FLIPS, seed: int = 0
 ) -> Intervals:
-    """Simultaneous intervals of the means of paired differences [cluster, *unit]; whole clusters are flipped and drawn.
+    """Compute simultaneous intervals of the means of paired differences [cluster, *unit], by flipping and drawing whole
+    clusters.
 
     Max-T (Westfall & Young 1993): of t = mean / standard error the largest |t| over units is what all units are held
     against. `critical` is the larger of two quantiles of it.
@@ -144,7 +145,8 @@ def largest_t(data: np.ndarray, count: np.ndarray, signs: np.ndarray) -> np.ndar
 
 
 def resamples(n_cluster: int, seed: int = 0) -> np.ndarray:
-    """How often each cluster occurs in each of RESAMPLES draws of n_cluster with replacement: [draw, cluster]."""
+    """Return how often each cluster occurs in each of RESAMPLES draws of n_cluster with replacement: [draw,
+    cluster]."""
     chosen = np.random.default_rng(seed).integers(0, n_cluster, (RESAMPLES, n_cluster))
     places = chosen + n_cluster * np.arange(RESAMPLES)[:, None]
     return np.bincount(places.ravel(), minlength=RESAMPLES * n_cluster).reshape(RESAMPLES, n_cluster)
@@ -166,7 +168,8 @@ def resampled_t(residual: np.ndarray, defined: np.ndarray, seed: int = 0) -> np.
 
 
 def _quantile(ordered: np.ndarray, confidence: float) -> float:
-    """What a share of at most 1 - confidence of the values exceeds; infinite if that share is less than one value."""
+    """Return the value that a share of at most 1 - confidence of the values exceeds; infinite if that share is less
+    than one value."""
     beyond = int((1 - confidence) * len(ordered) + 1e-9)
     return float(ordered[-1 - beyond]) if beyond else np.inf
 
@@ -177,7 +180,8 @@ def _share_reaching(ordered: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def is_reproduced(changes: np.ndarray) -> np.ndarray | None:
-    """Whether runs that differ only in their seed agree: [run, unit] -> [unit] bool; None for fewer than FEWEST_SEEDS.
+    """Return whether runs that differ only in their seed agree: [run, unit] -> [unit] bool; None for fewer than
+    FEWEST_SEEDS.
 
     They do if all changes have one sign and their mean exceeds the largest difference between two runs / sqrt(2).
     """

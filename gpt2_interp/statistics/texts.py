@@ -1,4 +1,4 @@
-"""How good is a set of texts, from the texts alone: variety, sameness, repetition, length.
+"""Quality of a set of texts, from the texts alone: variety, sameness, repetition, length.
 
 None of these numbers means anything alone: noise has a high distinct-n, and different copies of training rows a low
 self-BLEU. They are read beside the same numbers of the references for the same prompts.
@@ -40,7 +40,7 @@ def n_words(text: str) -> int:
 
 
 def ngrams(text: str, n: int) -> Counter:
-    """How often each n-gram of words occurs in a text."""
+    """Return how often each n-gram of words occurs in a text."""
     found = words(text)
     return Counter(zip(*(found[i:] for i in range(n)), strict=False))
 
@@ -123,7 +123,7 @@ def self_bleu_without(texts: Sequence[str]) -> np.ndarray:
 
 
 def _self_bleu(texts: Sequence[str]) -> tuple[float, np.ndarray]:
-    """(self-BLEU, self-BLEU without each text [text]) in time linear in the words: nltk would take n^3 passes.
+    """Return (self-BLEU, self-BLEU without each text [text]) in time linear in the words: nltk would take n^3 passes.
 
     A reference counts through the most that any reference has of an n-gram. Without one text that is the same number,
     unless the text alone had the most: then it is what the next one has.
@@ -157,7 +157,7 @@ def _self_bleu(texts: Sequence[str]) -> tuple[float, np.ndarray]:
 
 
 def _two_nearest(lengths: np.ndarray, i: int) -> tuple[int, int, int]:
-    """(the text whose length is nearest to that of text i, its length, the length of the next nearest)."""
+    """Return (the text whose length is nearest to that of text i, its length, the length of the next nearest)."""
     others = sorted((abs(int(length) - int(lengths[i])), int(length), k) for k, length in enumerate(lengths) if k != i)
     return others[0][2], others[0][1], others[1][1]
 
@@ -214,7 +214,7 @@ def _mean(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def _of_set(name: str, value: float, without: np.ndarray) -> dict[str, float]:
-    """Of a share of the whole set, in 0 to 1."""
+    """Return a share of the whole set, in 0 to 1."""
     if not np.isfinite(value):
         return {}
     if len(without) < FEWEST_TEXTS or not np.isfinite(without).all():

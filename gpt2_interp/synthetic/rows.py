@@ -188,7 +188,7 @@ def _news_row(row_id: str, event: str, plan: Plan) -> dict:
 
 
 def check_count(count: int, split: str = "train") -> None:
-    """Raises ValueError for a split that doesn't exist or a negative count."""
+    """Raise ValueError for a split that doesn't exist or a negative count."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     if count < 0:

@@ -132,7 +132,7 @@ def shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
 
 
 def held_out(kind: str, text: str) -> bool:
-    """Whether this composition belongs to split "test" alone; a stable hash, because Python salts its own."""
+    """Return whether this composition belongs to split "test" alone; a stable hash, because Python salts its own."""
     return zlib.crc32(f"{kind}:{text}".encode()) % HELD_OUT_EVERY[kind] == 0
 
 
@@ -171,7 +171,7 @@ def _pool(kind: str, test: bool) -> tuple[str, ...]:
 
 @cache
 def _dates(test: bool) -> tuple[tuple[int, int], ...]:
-    """(day, month index) pairs of this side of the split."""
+    """Return (day, month index) pairs of this side of the split."""
     pairs = [(day, month) for month in range(12) for day in range(1, 29)]
     return tuple(pair for pair in pairs if held_out("date", f"{pair[0]}-{pair[1]}") == test)
 
@@ -300,7 +300,7 @@ def draw(rng: random.Random, kind: str, test: bool, style: str | None = None) ->
 
 
 def clash(a: Value, b: Value) -> bool:
-    """Whether two values of one row could be taken for each other, in the article or in the highlight."""
+    """Return whether two values of one row could be taken for each other, in the article or in the highlight."""
     if a.type in ("number", "date") and b.type in ("number", "date"):
         # a day of the month is a number too: "3 March" must not count as stating "three"
         return a.stated == b.stated or a.type != b.type and a.stated.split()[0] == b.stated.split()[0]

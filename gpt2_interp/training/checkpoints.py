@@ -197,7 +197,7 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 
 
 def load_finished(trainer, checkpoint: Path) -> bool:
-    """Whether training had ended at this checkpoint; then the trainer holds its state and weights.
+    """Return whether training had ended at this checkpoint; then the trainer holds its state and weights.
 
     Trainer.train(resume_from_checkpoint=...) would take one more step, and go on where early stopping had decided to
     stop.

@@ -119,7 +119,7 @@ def training_bytes(model, training, rows: int, tokens: int, targets: int) -> int
 
 
 def keeps_attention_maps(model, device: torch.device) -> bool:
-    """Whether the backward pass reads whole maps: fused kernels don't, but have no dropout on a CPU."""
+    """Return whether the backward pass reads whole maps: fused kernels don't, but have no dropout on a CPU."""
     return model.config._attn_implementation == "eager" or (device.type != "cuda" and model.config.attn_pdrop > 0)
 
 
@@ -127,9 +127,9 @@ def keeps_attention_maps(model, device: torch.device) -> bool:
 
 
 def choose_batch(share: int, most: int, estimate: Callable[[int], int], available: float) -> tuple[int, int] | None:
-    """(rows of a micro-batch, how many are accumulated): the most rows that divide `share`, one process's part of the
-    effective batch, are no more than `most` and fit in USABLE of `available` bytes. One row may take all of them; None
-    if it takes more."""
+    """Return (rows of a micro-batch, how many are accumulated): the most rows that divide `share`, one process's part
+    of the effective batch, are no more than `most` and fit in USABLE of `available` bytes. One row may take all of
+    them; None if it takes more."""
     for rows in range(min(share, max(1, most)), 1, -1):
         if share % rows == 0 and estimate(rows) <= USABLE * available:
             return rows, share // rows

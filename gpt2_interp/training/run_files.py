@@ -47,7 +47,7 @@ def check_free(paths: RunPaths, resume: bool, overwrite: bool) -> None:
 
 
 def is_finished(paths: RunPaths) -> bool:
-    """Whether training and scoring have ended: metrics.json is written last."""
+    """Return whether training and scoring have ended: metrics.json is written last."""
     return (paths.model_outputs / "metrics.json").is_file()
 
 
