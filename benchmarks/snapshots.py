@@ -32,7 +32,7 @@ from common import DATA, machine, refuse_without
 
 PRESET_ROWS, PRESET_EPOCHS, PRESET_BATCH, PRESET_SNAPSHOTS = 287_113, 3, 16, 25  # configs/cnn_dailymail.yaml
 PROBES, CONTROL = 256, 64
-FEW_TIMED = 4  # probes on which the dear groups are timed
+FEW_TIMED = 4  # probes on which the expensive groups are timed
 TEXTS, ROWS = 3, 30  # of the usual way
 BARS = {"share": 0.03, "bytes": 25e6, "memory": 1e9, "usual": 2.0}
 
@@ -133,10 +133,10 @@ def training_alone(data: Path, steps: int) -> dict:
 
 
 def snapshot_cost(data: Path, steps: int) -> dict:
-    """Train a little, then take a light snapshot, the spectra, and the dear groups on a few probes."""
+    """Train a little, then take a light snapshot, the spectra, and the expensive groups on a few probes."""
     from gpt2_interp.model.anatomy import describe
     from gpt2_interp.model.base_weights import BaseWeights
-    from gpt2_interp.recording.plan import DEAR, array_bytes, dear_tokens, wanted_names
+    from gpt2_interp.recording.plan import EXPENSIVE, array_bytes, expensive_tokens, wanted_names
     from gpt2_interp.recording.recorder import axis_labels
     from gpt2_interp.snapshots.table import GROUPS
     from gpt2_interp.training.memory import peak_bytes
@@ -154,20 +154,20 @@ def snapshot_cost(data: Path, steps: int) -> dict:
         light_seconds = time.perf_counter() - started
         arrays, of_spectra = timed_capture(model, probes, wanted_names(["spectra"], {"heavy"}), base, reference)
         few = few_of(probes, reference)
-        sizes, dear = describe(model), {}
-        for group in DEAR:
+        sizes, costs = describe(model), {}
+        for group in EXPENSIVE:
             names = wanted_names([group], {"ends", "final"})
             started = time.perf_counter()
             timed_capture(model, few[0], names, base, few[1])
-            scale = dear_tokens(group, probes, sizes) / dear_tokens(group, few[0], sizes)
-            dear[group] = (time.perf_counter() - started) * scale
+            scale = expensive_tokens(group, probes, sizes) / expensive_tokens(group, few[0], sizes)
+            costs[group] = (time.perf_counter() - started) * scale
     return {
         "step_seconds": seconds,
         "peak_bytes": peak_bytes(trainer.args.device),
         "light_seconds": light_seconds,
         "by_group": by_group,
         "spectra_seconds": of_spectra["spectra"],
-        "dear_seconds": {**dear, "ablation": dear["ablation"] / 2},  # dear_tokens counts the first and the last
+        "expensive_seconds": {**costs, "ablation": costs["ablation"] / 2},  # which counts two
         "bytes": {
             "light": array_bytes(light, axis_labels(model, probes)),
             "last": array_bytes(wanted_names(GROUPS, {"light", "heavy", "ends", "final"}), axis_labels(model, probes)),
@@ -354,13 +354,13 @@ def in_a_process(given, turn: str) -> dict:
 def show_cost(training: dict, cost: dict) -> None:
     step = statistics.median(training["step_seconds"] + cost["step_seconds"])
     steps = PRESET_ROWS * PRESET_EPOCHS / PRESET_BATCH
-    n, dear = PRESET_SNAPSHOTS + 1, cost["dear_seconds"]
+    n, costs = PRESET_SNAPSHOTS + 1, cost["expensive_seconds"]
     parts = {
         f"{n} light snapshots": n * cost["light_seconds"],
         "5 times the spectra": 5 * cost["spectra_seconds"],
-        "2 exact ablations": 2 * dear["ablation"],
-        "graft": dear["graft"],
-        "band": dear["band"],
+        "2 exact ablations": 2 * costs["ablation"],
+        "graft": costs["graft"],
+        "band": costs["band"],
     }
     total, whole = sum(parts.values()), steps * step
     print(f"\na light snapshot of {PROBES} probes: {cost['light_seconds']:.0f} s, of it")

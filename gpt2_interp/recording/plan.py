@@ -16,9 +16,9 @@ from gpt2_interp.snapshots.schedule import ALL, check_groups
 from gpt2_interp.snapshots.table import GROUPS, MEASURE, N_PERTURBATION, STORED, axis_size
 
 QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
-SHARE = 0.01  # of the training: what one of the dear groups may cost
+SHARE = 0.01  # of the training: what one of the expensive groups may cost
 SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
-DEAR = ("ablation", "graft", "band")  # forward passes by the hundred
+EXPENSIVE = ("ablation", "graft", "band")  # forward passes by the hundred
 
 
 # --- when --------------------------------------------------------------------------------------------------------
@@ -50,8 +50,8 @@ def chosen_groups(
     if ALL not in wanted:
         return [group for group in GROUPS if group in wanted], {}
     left_out = {}
-    for group in DEAR:
-        tokens = dear_tokens(group, probe_set, model)
+    for group in EXPENSIVE:
+        tokens = expensive_tokens(group, probe_set, model)
         small = 2 * model["parameters"] * tokens <= SMALL
         share = tokens / (3 * training_tokens) if training_tokens else math.inf  # a step costs three forward passes
         if not small and share > SHARE:
@@ -59,8 +59,8 @@ def chosen_groups(
     return [group for group in GROUPS if group not in left_out], left_out
 
 
-def dear_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) -> float:
-    """Tokens that a dear group reads, each time that it is measured twice (ablation: first and last) counted."""
+def expensive_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) -> float:
+    """Tokens an expensive group reads in total; ablation counts twice (first and last snapshot)."""
     examples = [probe_set.examples[i] for i in probe_set.few]
     if group == "ablation":
         return 2 * ablation_tokens(examples, model["n_layer"], model["n_head"])
@@ -91,7 +91,7 @@ def cost_lines(run: Mapping[str, Any], manifest: Mapping[str, Any], probe_set: P
         rare.append(f"ablation {seconds['ablation']:.1f} s at the last")
     for group in ("graft", "band"):
         if group in groups and rate:
-            rare.append(f"{group} about {rate * dear_tokens(group, probe_set, run['model']):.0f} s at the last")
+            rare.append(f"{group} about {rate * expensive_tokens(group, probe_set, run['model']):.0f} s at the last")
     return lines + [f"besides: {', '.join(rare)}"] * bool(rare)
 
 

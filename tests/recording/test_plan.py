@@ -5,7 +5,7 @@ import pytest
 from gpt2_interp.data.examples import Example
 from gpt2_interp.errors import InputError
 from gpt2_interp.probes.probe_set import ProbeSet
-from gpt2_interp.recording.plan import array_bytes, chosen_groups, dear_tokens, tiers, wanted_names
+from gpt2_interp.recording.plan import array_bytes, chosen_groups, expensive_tokens, tiers, wanted_names
 from gpt2_interp.snapshots.schedule import Schedule
 from gpt2_interp.snapshots.table import GROUPS, MEASURE
 
@@ -69,11 +69,11 @@ def test_a_group_that_is_named_is_measured_whatever_it_costs():
         chosen_groups(["hidden", "heads"], PROBES, GPT2, 1)
 
 
-def test_dear_tokens_by_hand():
+def test_expensive_tokens_by_hand():
     few = 64 * 202
-    assert dear_tokens("ablation", PROBES, GPT2) == 2 * few * (2 + 12 * 13 / 2)
-    assert dear_tokens("graft", PROBES, GPT2) == few * (2 + 2 * 26)
-    assert dear_tokens("band", PROBES, GPT2) == 20 * few
+    assert expensive_tokens("ablation", PROBES, GPT2) == 2 * few * (2 + 12 * 13 / 2)
+    assert expensive_tokens("graft", PROBES, GPT2) == few * (2 + 2 * 26)
+    assert expensive_tokens("band", PROBES, GPT2) == 20 * few
 
 
 def test_names_and_bytes():
