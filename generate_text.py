@@ -38,7 +38,7 @@ from gpt2_interp.data.local_files import whole_text
 from gpt2_interp.errors import InputError, is_out_of_memory, run_script
 from gpt2_interp.generation import prompts_file
 from gpt2_interp.generation.answers import described
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import BATCH_SIZE, Decoding, DecodingSettings
 
 OUT_OF_MEMORY = "lower --batch_size, --num_sequences, --num_beams or --max_new_tokens, or take a smaller model."
 
@@ -46,6 +46,7 @@ OUT_OF_MEMORY = "lower --batch_size, --num_sequences, --num_beams or --max_new_t
 def main(argv: list[str] | None = None) -> None:
     # --- what is asked: mistakes are said before the libraries are loaded, which takes seconds ------------------
     arguments, settings = parse_arguments(sys.argv[1:] if argv is None else argv, __doc__)
+    decoding = settings.resolve()
     text = arguments.prompt if arguments.text_file is None else whole_text(arguments.text_file, "--text_file")
     prompts, broken = [], []
     if arguments.prompts_file is not None:
@@ -65,9 +66,9 @@ def main(argv: list[str] | None = None) -> None:
     # --- the answers --------------------------------------------------------------------------------------------
     try:
         if arguments.compare_implementations:
-            compare_implementations(arguments, text, settings)
+            compare_implementations(arguments, text, decoding)
         elif arguments.prompts_file is not None:
-            answer_file(arguments, prompts, broken, settings)
+            answer_file(arguments, prompts, broken, decoding)
         else:
             converse(arguments, text, settings)
     except (RuntimeError, MemoryError) as error:
@@ -86,15 +87,15 @@ def load_model(arguments: argparse.Namespace, path: str, **more: str | None):
     return TextModel(path, arguments.implementation or "huggingface", device=arguments.device, **more)
 
 
-def answer_file(arguments, prompts, broken: list[str], settings: DecodingSettings) -> None:
+def answer_file(arguments, prompts, broken: list[str], decoding: Decoding) -> None:
     """All prompts of a file, in batches. Exits with 1 if some lines could not be used."""
     problems = []
     if prompts:
         model = load_model(arguments, arguments.model_path, base_model=arguments.base_model, task=arguments.task)
-        say(f"{model.path} ({model.task}), {described(settings)}")
+        say(f"{model.path} ({model.task}), {described(decoding)}")
         with prompts_file.AnswersFile(arguments.output_file, arguments.overwrite) as out:
             problems = prompts_file.answer_file(
-                model, prompts, settings, out, say, arguments.batch_size or 16, arguments.show_probabilities
+                model, prompts, decoding, out, say, arguments.batch_size or BATCH_SIZE, arguments.show_probabilities
             )
     for problem in problems:
         say(f"error: {arguments.prompts_file}, {problem}")
@@ -118,10 +119,10 @@ def converse(arguments, text: str | None, settings: DecodingSettings) -> None:
         probabilities=arguments.show_probabilities,
         as_json=arguments.json,
         aloud=sys.stdout.isatty(),
-        batch_size=arguments.batch_size or 16,
+        batch_size=arguments.batch_size or BATCH_SIZE,
     )
     if text is not None:
-        say(f"{model.path} ({model.task}), {described(settings)}")
+        say(f"{model.path} ({model.task}), {described(session.decoding)}")
         try:
             session.ask(text)
         finally:  # what was written until Ctrl-C, too
@@ -141,12 +142,12 @@ def save(path: Path, session) -> None:
         out.append([answer.record() for answer in session.entries[0].answers])
 
 
-def compare_implementations(arguments, text: str, settings: DecodingSettings) -> None:
+def compare_implementations(arguments, text: str, decoding: Decoding) -> None:
     from gpt2_interp.generation.compare_implementations import compare
     from gpt2_interp.model.task_file import trained_task
 
     task = arguments.task or (trained_task(arguments.model_path) or {}).get("task", "text")
-    found = compare(arguments.model_path, text, settings, task=task, base_model=arguments.base_model)
+    found = compare(arguments.model_path, text, decoding, task=task, base_model=arguments.base_model)
     if found.note:
         say(f"note: {found.note}")
     print(json.dumps(dataclasses.asdict(found), ensure_ascii=False) if arguments.json else found)

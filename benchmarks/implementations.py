@@ -130,12 +130,12 @@ def batch(given) -> dict[str, dict]:
     models, new = make_models(given.device, given.quick, 0.0), 8 if given.quick else 24
     lengths = [4 + i % 9 for i in range(16)]
     prompts = [torch.randint(models["scratch"].config.vocab_size, (n,)).tolist() for n in lengths]
-    found = {}
+    found, decoding = {}, DecodingSettings(max_new_tokens=new).resolve()
     for name, model in models.items():
         use_fast_layers(model)  # as every model here that generates
 
         def write(size: int, model=model):
-            results = generate(model, NoText(), prompts, DecodingSettings(max_new_tokens=new), batch_size=size)
+            results = generate(model, NoText(), prompts, decoding, batch_size=size)
             assert all(len(result.ids) == new for (result,) in results)
 
         turns = [lambda size=size: write(size) for size in (16, 1)]

@@ -222,7 +222,7 @@ def generation(data: Path, repeats: int) -> dict:
             for batch_size in (16, 1):
                 start = time.perf_counter()
                 generate(
-                    model, tokenizer, prompts, DecodingSettings(max_new_tokens=TARGET), batch_size=batch_size,
+                    model, tokenizer, prompts, DecodingSettings(max_new_tokens=TARGET).resolve(), batch_size=batch_size,
                     context=lambda name=name: Precision(name, "").autocast(device),
                 )  # fmt: skip
                 seconds.setdefault(f"{name}, batch {batch_size}", []).append(time.perf_counter() - start)

@@ -11,11 +11,16 @@ import torch
 from common import DATA  # of benchmarks/: one setting for both
 
 from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.generation.settings import Decoding, DecodingSettings
 from gpt2_interp.run_paths import RunPaths
 from tests.fake_store import write_fake_run
 from tests.toy import make_toy_base
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def decoding(*method: str, **settings) -> Decoding:
+    return DecodingSettings(*method, **settings).resolve()
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ import json, pathlib, sys
 base = make_toy_base(pathlib.Path(sys.argv[1]))
 model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
 def text(**settings):
-    drawn = DecodingSettings(max_new_tokens=8, **settings).checked()
+    drawn = DecodingSettings(max_new_tokens=8, **settings).resolve()
     return generate(model, tokenizer, [[5, 6, 7]], drawn)[0][0].ids
 print(json.dumps({
     "source": SOURCES["tinystories"].read({"text": "Once " * 30}).target[:9],

@@ -14,13 +14,12 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 import generate_text
 from gpt2_interp.cli import generation_flags
 from gpt2_interp.errors import InputError
-from gpt2_interp.generation.settings import DecodingSettings
 from gpt2_interp.generation.text_model import TextModel
 from gpt2_interp.model.load import MODEL_CLASSES, add_lora
 from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.model.task_file import TASK_FILE, TASKS
 from gpt2_interp.model.tokenizers import load_tokenizer
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, decoding
 
 EMBEDDED = REPOSITORY / "assets" / "tiny_gpt2"
 DRAWN = ["--decoding=top_p", "--top_p=0.9", "--top_k=50", "--max_new_tokens=12"]
@@ -106,7 +105,7 @@ def test_the_end_of_a_text_has_its_probability_and_half_a_character_its_bytes(to
         model.model.transformer.wte.weight[end] = 0
         model.model.transformer.ln_f.weight.zero_()  # the same distribution everywhere
         model.model.transformer.ln_f.bias.copy_(50 * model.model.transformer.wte.weight[byte])
-    settings = DecodingSettings(max_new_tokens=2).checked()
+    settings = decoding(max_new_tokens=2)
     answer = model.answer(model.prompt("The", settings), settings, probabilities=True)
     assert [choice.chosen.text for choice in answer.sequences[0].probabilities] == ["<80>", "<80>"]
     with torch.no_grad():

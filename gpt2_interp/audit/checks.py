@@ -115,8 +115,8 @@ def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> di
     ids = builder.tokenizer([told for _, told in unique], add_special_tokens=False)["input_ids"]
     room = max(map(len, ids)) + NEW_TOKENS
     prompts = [builder.prompt_ids(text, room) + told for (text, _), told in zip(unique, ids, strict=True)]
-    settings = DecodingSettings("greedy", max_new_tokens=NEW_TOKENS)
-    written = generate(model, builder.tokenizer, prompts, settings, batch_size=BATCH_SIZE, description="deletions")
+    decoding = DecodingSettings("greedy", max_new_tokens=NEW_TOKENS).resolve()
+    written = generate(model, builder.tokenizer, prompts, decoding, batch_size=BATCH_SIZE, description="deletions")
     outputs = {key: sequences[0].text.strip() for key, sequences in zip(unique, written, strict=True)}
     plans = [plan_of(row)[1] for row in rows]
     report = {}

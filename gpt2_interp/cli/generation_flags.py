@@ -11,7 +11,7 @@ from gpt2_interp.cli.script_parser import ScriptParser
 from gpt2_interp.errors import InputError
 from gpt2_interp.generation import prompts_file
 from gpt2_interp.generation.prompts_file import PROMPT_COLUMNS
-from gpt2_interp.generation.settings import SETTINGS, DecodingSettings, read_setting
+from gpt2_interp.generation.settings import BATCH_SIZE, SETTINGS, DecodingSettings, read_setting
 
 TASKS = ("text", "summarization", "creative_writing")
 IMPLEMENTATIONS = ("huggingface", "scratch")
@@ -44,7 +44,9 @@ def parse_arguments(argv: Sequence[str], doc: str) -> tuple[argparse.Namespace, 
     for name, setting in SETTINGS.items():
         reading = {"nargs": "?", "const": True} if setting.kind is bool else {}
         metavar = {int: "N", float: "X", bool: "true|false", str: "METHOD"}[setting.kind]
-        group.add_argument(f"--{name}", type=partial(read_setting, name), metavar=metavar, help=setting.help, **reading)
+        group.add_argument(
+            f"--{name}", type=partial(read_setting, name), metavar=metavar, help=setting.help_with_default(), **reading
+        )
     arguments = parser.parse_args(argv)
     refuse_without_effect(arguments)
     settings = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
@@ -52,7 +54,7 @@ def parse_arguments(argv: Sequence[str], doc: str) -> tuple[argparse.Namespace, 
         raise InputError("--batch_size must be at least 1.")
     if arguments.prompts_file is not None and arguments.output_file is None:
         arguments.output_file = prompts_file.default_output(arguments.prompts_file)
-    return arguments, DecodingSettings(**settings).checked()
+    return arguments, DecodingSettings(**settings)
 
 
 def add_model_flags(group) -> None:
@@ -95,7 +97,7 @@ def add_prompt_flags(group) -> None:
         help="Write answers there (of prompts.jsonl to prompts.generated.jsonl; of a single prompt nowhere).",
     )
     group.add_argument("--overwrite", action="store_true", help="Begin --output_file anew.")
-    group.add_argument("--batch_size", type=int, metavar="N", help="Sequences or beams at once (16).")
+    group.add_argument("--batch_size", type=int, metavar="N", help=f"Sequences or beams at once ({BATCH_SIZE}).")
     group.add_argument(
         "--show_probabilities",
         action="store_true",

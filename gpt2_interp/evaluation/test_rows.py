@@ -20,7 +20,7 @@ from gpt2_interp.evaluation.losses import TargetLosses, loss_scores, target_loss
 from gpt2_interp.evaluation.rouge import ROUGE_TYPES, lead3, rouge_scores
 from gpt2_interp.files import write_atomically
 from gpt2_interp.generation.generate import Generated, decode, generate
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import Decoding, DecodingSettings
 from gpt2_interp.statistics.intervals import share_interval
 from gpt2_interp.statistics.texts import FEWEST_TEXTS, compare
 
@@ -71,7 +71,7 @@ class ScoredRows:
         """samples: rows that are shown at every checkpoint. num_beams: of summaries. batch_size: examples whose loss is
         computed at once; four times as many are generated. autocast: the precision of training, in which outputs and
         losses are computed too."""
-        self.builder, self.data, self.num_beams, self.seed = builder, data, num_beams, seed
+        self.builder, self.data, self.seed = builder, data, seed
         self.batch_size, self.autocast = batch_size, autocast
         self.tokenizer = builder.tokenizer
         self.examples = list(examples)
@@ -80,6 +80,7 @@ class ScoredRows:
         self.rows = list(rows) if self.is_summarization else list(rows)[:written]
         # Room for the target, but never more than half of a short context.
         self.new_tokens = min(data.max_target_length, builder.n_positions // 2)
+        self.decoding = self._decoding(num_beams)
         self.prompts = [self._prompt(row) for row in self.rows]
         self.has_facts = self.is_summarization and len(self.rows) > 1 and all("facts" in row for row in self.rows)
         self.sample_rows = self.rows[:samples]
@@ -105,7 +106,7 @@ class ScoredRows:
             model,
             self.tokenizer,
             prompts,
-            self._decoding(),
+            self.decoding,
             seeds=[self.seed + row for row in range(len(prompts))],
             batch_size=4 * self.batch_size,
             description=description,
@@ -113,13 +114,13 @@ class ScoredRows:
         )
         return [sequences[0] for sequences in results]
 
-    def _decoding(self) -> DecodingSettings:
+    def _decoding(self, num_beams: int) -> Decoding:
         """Greedy stories repeat themselves; summaries are compared, so they must not depend on luck."""
         if not self.is_summarization:
-            return DecodingSettings("top_p", top_p=0.9, max_new_tokens=self.new_tokens)
-        if self.num_beams == 1:
-            return DecodingSettings("greedy", max_new_tokens=self.new_tokens)
-        return DecodingSettings("beam", num_beams=self.num_beams, max_new_tokens=self.new_tokens)
+            return DecodingSettings("top_p", top_p=0.9, max_new_tokens=self.new_tokens).resolve()
+        if num_beams == 1:
+            return DecodingSettings("greedy", max_new_tokens=self.new_tokens).resolve()
+        return DecodingSettings("beam", num_beams=num_beams, max_new_tokens=self.new_tokens).resolve()
 
     def sample(self, model) -> list[dict[str, Any]]:
         """Outputs for the few rows that every checkpoint shows, as `samples` describes them."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import Decoding, plain
 
 TOKEN_WIDTH = 18  # columns of a token in the table of probabilities
 
@@ -180,13 +180,9 @@ def quoted(text: str) -> str:
 OFF = {"no_repeat_ngram": 0, "repetition_penalty": 1, "num_sequences": 1}  # what changes nothing is not worth a word
 
 
-def described(settings: DecodingSettings) -> str:
+def described(decoding: Decoding) -> str:
     """The settings that have an effect, on a line: "top_p: temperature 1, top_p 0.9, max_new_tokens 100, seed 42" """
-    values = settings.filled().given()
+    values = decoding.record()
     method = values.pop("decoding")
     words = [f"{name} {plain(value)}" for name, value in values.items() if OFF.get(name) != value]
     return f"{method}: {', '.join(words)}"
-
-
-def plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -36,7 +36,7 @@ from gpt2_interp.errors import InputError, first_line
 from gpt2_interp.generation import decoding_from_scratch
 from gpt2_interp.generation.generate import generate as generate_texts
 from gpt2_interp.generation.prompts import PromptBuilder
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import Decoding
 from gpt2_interp.model.load import load_trained
 from gpt2_interp.model.task_file import trained_task
 
@@ -47,7 +47,7 @@ ELSEWHERE = {"max_length", "temperature", "top_k", "top_p", "early_stopping", "l
 
 
 @dataclass(frozen=True)
-class Continuation:
+class BothContinuations:
     """One sequence, written by both. Ids are new tokens, with the end of text where it was written."""
 
     own: list[int]
@@ -98,7 +98,7 @@ class ImplementationComparison:
     equal_weights: bool
     largest_logit_difference: float
     largest_logit: float
-    continuations: list[Continuation]
+    continuations: list[BothContinuations]
     unknown_settings: dict[str, Any]  # of the model's generation_config.json, which the own algorithms do not know
     pipeline: PipelineRun
 
@@ -115,27 +115,26 @@ class ImplementationComparison:
 def compare(
     model_path: str,
     prompt: str,
-    settings: DecodingSettings,
+    decoding: Decoding,
     *,
     task: str = "text",
     base_model: str | None = None,
 ) -> ImplementationComparison:
     """Both implementations on one prompt. model_path, base_model: as for `models.load_trained`; task: as for
     `PromptBuilder`. Raises InputError."""
-    if settings.max_seconds is not None:
+    if decoding.max_seconds is not None:
         raise InputError("--max_seconds can't be compared, the clock never cuts at the same token twice: leave it out.")
-    settings = settings.checked().filled()
     own = load_trained(model_path, "scratch", base_model)[0].cpu()
     theirs, tokenizer = load_trained(model_path, "huggingface", base_model)
     theirs = _as_it_comes(theirs.cpu())
     builder = PromptBuilder(tokenizer, own.config.n_positions, task, trained_task(model_path))
-    prompt_ids, room, note = builder.build(prompt, settings)
-    arguments = generate_arguments(settings, room, tokenizer)
+    prompt_ids, room, note = builder.build(prompt, decoding)
+    arguments = generate_arguments(decoding, room, tokenizer)
     logits = [_logits(model, prompt_ids) for model in (own, theirs)]
     weights = [model.state_dict() for model in (own, theirs)]
-    continuations = _continuations(own, theirs, tokenizer, prompt_ids, room, settings, arguments)
+    continuations = _continuations(own, theirs, tokenizer, prompt_ids, room, decoding, arguments)
     text = prompt if task == "text" else tokenizer.decode(prompt_ids)
-    seed = 0 if settings.seed is None else settings.seed  # a pipeline draws even where we do not
+    seed = 0 if decoding.seed is None else decoding.seed  # a pipeline draws even where we do not
     ours = continuations[0].transformers
     run = _run_pipelines(model_path, theirs, tokenizer, text, prompt_ids, arguments, seed, ours)
     seen = {*prompt_ids, *run.default_ids, *run.explicit_ids}
@@ -146,7 +145,7 @@ def compare(
         note=note,
         prompt_ids=prompt_ids,
         pieces={token: tokenizer.decode([token]) for token in sorted(seen)},
-        settings=settings.given(),
+        settings=decoding.record(),
         parameters=sum(p.numel() for p in own.parameters()),
         equal_weights=weights[0].keys() == weights[1].keys()
         and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0]),
@@ -162,22 +161,22 @@ def compare(
     )
 
 
-def generate_arguments(settings: DecodingSettings, room: int, tokenizer) -> dict[str, Any]:
-    """Filled settings as `generate` calls them. All that chooses a token is said, so that no default decides."""
+def generate_arguments(decoding: Decoding, room: int, tokenizer) -> dict[str, Any]:
+    """The settings as `generate` calls them. All that chooses a token is said, so that no default decides."""
     arguments = {
         "max_new_tokens": room,
-        "do_sample": settings.is_random,
-        "num_beams": settings.num_beams or 1,
-        "repetition_penalty": float(settings.repetition_penalty),
-        "no_repeat_ngram_size": settings.no_repeat_ngram,
+        "do_sample": decoding.is_random,
+        "num_beams": decoding.num_beams,
+        "repetition_penalty": decoding.repetition_penalty,
+        "no_repeat_ngram_size": decoding.no_repeat_ngram,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    if settings.is_random:
-        top_k, top_p = settings.top_k or 0, 1.0 if settings.top_p is None else float(settings.top_p)
-        arguments |= {"temperature": float(settings.temperature), "top_k": top_k, "top_p": top_p}
-    if settings.decoding == "beam":
-        arguments |= {"early_stopping": settings.early_stopping, "length_penalty": float(settings.length_penalty)}
+    if decoding.is_random:
+        top_k, top_p = decoding.top_k or 0, 1.0 if decoding.top_p is None else decoding.top_p
+        arguments |= {"temperature": decoding.temperature, "top_k": top_k, "top_p": top_p}
+    if decoding.is_beam:
+        arguments |= {"early_stopping": decoding.early_stopping, "length_penalty": decoding.length_penalty}
     return arguments
 
 
@@ -203,15 +202,15 @@ def _logits(model, ids: list[int]) -> torch.Tensor:
     return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
 
 
-def _continuations(own, theirs, tokenizer, prompt_ids, room, settings, arguments) -> list[Continuation]:
+def _continuations(own, theirs, tokenizer, prompt_ids, room, decoding, arguments) -> list[BothContinuations]:
     """Every sequence of both, the k-th of a sampling mode with seed + k."""
     eos = tokenizer.eos_token_id
-    written = decoding_from_scratch.decode(own, prompt_ids, settings, room, eos)
-    if settings.is_random:
-        expected = [_generate(theirs, prompt_ids, arguments, settings.seed + k)[0] for k in range(len(written))]
+    written = decoding_from_scratch.decode(own, prompt_ids, decoding, room, eos)
+    if decoding.is_random:
+        expected = [_generate(theirs, prompt_ids, arguments, decoding.seed + k)[0] for k in range(len(written))]
     else:
         expected = _generate(theirs, prompt_ids, {**arguments, "num_return_sequences": len(written)}, None)
-    script = generate_texts(theirs, tokenizer, [prompt_ids], settings)[0]
+    script = generate_texts(theirs, tokenizer, [prompt_ids], decoding)[0]
     found = []
     for ours, others, generated in zip(written, expected, script, strict=True):
         parts_at = first_difference(ours, others)
@@ -221,7 +220,7 @@ def _continuations(own, theirs, tokenizer, prompt_ids, room, settings, arguments
             for name, model in {"scratch": own, "huggingface": theirs}.items():
                 probabilities[name] = _logits(model, before)[-1].softmax(-1)[pair].tolist()
         script_agrees = list(generated.ids) == [token for token in others if token != eos]
-        found.append(Continuation(ours, others, script_agrees, parts_at, probabilities))
+        found.append(BothContinuations(ours, others, script_agrees, parts_at, probabilities))
     return found
 
 
@@ -380,7 +379,7 @@ def _report(found: ImplementationComparison) -> Iterator[str]:
     yield from _pipeline_lines(found)
 
 
-def _continuation_lines(c: Continuation, pieces: dict[int, str], k: int, count: int) -> Iterator[str]:
+def _continuation_lines(c: BothContinuations, pieces: dict[int, str], k: int, count: int) -> Iterator[str]:
     yield f"own algorithm, scratch model{f' ({k + 1} of {count})' if count > 1 else ''}: {len(c.own)} new tokens"
     yield from _wrapped(_pieces(c.own, pieces))
     yield f"transformers.generate, GPT2LMHeadModel: {_verdict(c.own, c.transformers, c.parts_at, pieces)}"

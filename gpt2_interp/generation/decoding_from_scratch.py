@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import Decoding
 
 Ids = Sequence[int]  # tokens
 IMPOSSIBLE = -1e9  # below the score of any text
@@ -248,18 +248,18 @@ def ban_repeated_ngrams(scores: Tensor, ids: Ids, n: int) -> Tensor:
 
 
 def decode(
-    model, prompt_ids: Ids, settings: DecodingSettings, max_new_tokens: int, eos_token_id: int | None
+    model, prompt_ids: Ids, decoding: Decoding, max_new_tokens: int, eos_token_id: int | None
 ) -> list[list[int]]:
-    """The `num_sequences` continuations that filled settings ask for; sequence i of a sampling mode has seed + i."""
-    rules = Rules(max_new_tokens, eos_token_id, settings.repetition_penalty or 1.0, settings.no_repeat_ngram or 0)
-    if settings.decoding == "greedy":
+    """The `num_sequences` continuations that `decoding` asks for; sequence i of a sampling mode has seed + i."""
+    rules = Rules(max_new_tokens, eos_token_id, decoding.repetition_penalty, decoding.no_repeat_ngram)
+    if decoding.method == "greedy":
         return [greedy_search(model, prompt_ids, rules)]
-    if settings.decoding == "beam":
+    if decoding.is_beam:
         found = beam_search(
-            model, prompt_ids, rules, settings.num_beams, settings.length_penalty, settings.early_stopping
+            model, prompt_ids, rules, decoding.num_beams, decoding.length_penalty, decoding.early_stopping
         )
-        return [hypothesis.ids for hypothesis in found[: settings.num_sequences]]
-    sampling = {"sampling": ancestral_sampling, "top_k": top_k_sampling, "top_p": top_p_sampling}[settings.decoding]
-    given = {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p") if getattr(settings, name)}
-    seeds = range(settings.seed, settings.seed + settings.num_sequences)
+        return [hypothesis.ids for hypothesis in found[: decoding.num_sequences]]
+    sampling = {"sampling": ancestral_sampling, "top_k": top_k_sampling, "top_p": top_p_sampling}[decoding.method]
+    given = {name: getattr(decoding, name) for name in ("temperature", "top_k", "top_p") if getattr(decoding, name)}
+    seeds = range(decoding.seed, decoding.seed + decoding.num_sequences)
     return [sampling(model, prompt_ids, rules, Generator(model.device).manual_seed(seed), **given) for seed in seeds]

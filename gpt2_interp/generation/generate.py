@@ -22,7 +22,7 @@ from transformers.generation import BaseStreamer, TemperatureLogitsWarper, TopKL
 from gpt2_interp.errors import InputError
 from gpt2_interp.generation.probabilities import _eval_mode
 from gpt2_interp.generation.processors import Draw, Limits, NoRepeatNGram
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import BATCH_SIZE, Decoding
 from gpt2_interp.model.fast_layers import head_in_blocks, positions_within, roomy_cache
 
 
@@ -52,10 +52,10 @@ def generate(
     model,
     tokenizer,
     prompts: Sequence[Sequence[int]],
-    settings: DecodingSettings,
+    decoding: Decoding,
     *,
     seeds: Sequence[int] | None = None,
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     description: str = "generating",
     context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     streamer: BaseStreamer | None = None,
@@ -63,29 +63,28 @@ def generate(
 ) -> list[list[Generated]]:
     """Continuations of all prompts, [prompt][sequence].
 
-    Sequence k of a prompt is drawn with seed + k, where seed is the prompt's in `seeds`, by default the settings'.
+    Sequence k of a prompt is drawn with seed + k, where seed is the prompt's in `seeds`, by default that of `decoding`.
 
     batch_size: most sequences (or beams) at once; prompts of similar length go together, left-padded.
     context: the autocast of training, if any. streamer: gets the prompt and then each token of a single prompt's single
     sequence, as in transformers; not for beam search, whose tokens are settled at the end only.
     on_batch: called with (indices of the prompts that were finished, their results) after each batch.
-    Raises InputError for settings that make no sense and for prompts without room; GenerationInterrupted on Ctrl-C:
-    what `on_batch` was given stays good. The global random state and the model's mode are left as they were.
+    Raises InputError for prompts without room; GenerationInterrupted on Ctrl-C: what `on_batch` was given stays good.
+    The global random state and the model's mode are left as they were.
     """
-    settings = settings.checked().filled()
     limit = model.config.n_positions
-    rooms = [settings.room(len(prompt), limit) for prompt in prompts]
+    rooms = [decoding.room(len(prompt), limit) for prompt in prompts]
     if not all(len(prompt) for prompt in prompts):
         raise InputError("a prompt is empty: begin it with a word, or with the end-of-text token.")
-    if streamer is not None and (settings.decoding == "beam" or len(prompts) != 1 or settings.num_sequences != 1):
+    if streamer is not None and (decoding.is_beam or len(prompts) != 1 or decoding.num_sequences != 1):
         raise InputError("only a single sequence of a single prompt can be streamed, and not with beam search.")
     if seeds is None:
-        seeds = [settings.seed] * len(prompts)
+        seeds = [decoding.seed] * len(prompts)
     results: list[list[Generated]] = [[] for _ in prompts]
     with _eval_mode(model), context():  # one autocast around all steps: weights are cast once, not for every token
-        batches = list(_batches(prompts, seeds, rooms, settings, batch_size))
+        batches = list(_batches(prompts, seeds, rooms, decoding, batch_size))
         for batch in tqdm(batches, desc=description, leave=False, disable=None if len(batches) > 1 else True):
-            run = _BatchRun(model, tokenizer, batch, settings, streamer)
+            run = _BatchRun(model, tokenizer, batch, decoding, streamer)
             try:
                 finished = run.generate()
             except KeyboardInterrupt:
@@ -94,7 +93,7 @@ def generate(
                 raise GenerationInterrupted(results) from None
             for row, found in zip(batch, finished, strict=True):
                 results[row.prompt] += found
-            whole = sorted({row.prompt for row in batch if len(results[row.prompt]) == settings.num_sequences})
+            whole = sorted({row.prompt for row in batch if len(results[row.prompt]) == decoding.num_sequences})
             if on_batch is not None and whole:
                 on_batch(whole, [results[i] for i in whole])
     return results
@@ -111,15 +110,15 @@ class _Row:
     seed: int | None
 
 
-def _batches(prompts, seeds, rooms, settings: DecodingSettings, batch_size: int) -> Iterator[list[_Row]]:
+def _batches(prompts, seeds, rooms, decoding: Decoding, batch_size: int) -> Iterator[list[_Row]]:
     """Rows of similar length together, shortest first: a row a drawn sequence, or a prompt whose beams share the
     batch."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    if settings.is_random:
-        rows = [_Row(i, prompts[i], rooms[i], seeds[i] + k) for i in order for k in range(settings.num_sequences)]
+    if decoding.is_random:
+        rows = [_Row(i, prompts[i], rooms[i], seeds[i] + k) for i in order for k in range(decoding.num_sequences)]
     else:
         rows = [_Row(i, prompts[i], rooms[i], None) for i in order]
-    size = max(1, batch_size // (settings.num_beams or 1))
+    size = max(1, batch_size // decoding.num_beams)
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
@@ -127,12 +126,12 @@ def _batches(prompts, seeds, rooms, settings: DecodingSettings, batch_size: int)
 class _BatchRun:
     """One call of transformers' `generate`, and what came of it, also where it was stopped."""
 
-    def __init__(self, model, tokenizer, rows: Sequence[_Row], settings: DecodingSettings, streamer):
-        self.model, self.tokenizer, self.rows, self.settings = model, tokenizer, rows, settings
+    def __init__(self, model, tokenizer, rows: Sequence[_Row], decoding: Decoding, streamer):
+        self.model, self.tokenizer, self.rows, self.decoding = model, tokenizer, rows, decoding
         self.streamer = streamer
         self.device = next(model.parameters()).device
         self.width = max(len(row.ids) for row in rows)
-        self.limits = Limits([row.room for row in rows], self.width, settings.max_seconds, self.device)
+        self.limits = Limits([row.room for row in rows], self.width, decoding.max_seconds, self.device)
 
     def generate(self) -> list[list[Generated]]:
         """Return [row][sequence]"""
@@ -156,8 +155,7 @@ class _BatchRun:
         return self._results(output)
 
     def _arguments(self, last: int) -> dict[str, Any]:
-        """Everything that `settings` decide is said, so that no folder's generation_config.json decides it."""
-        beam = self.settings.decoding == "beam"
+        """Everything that `decoding` decides is said, so that no folder's generation_config.json decides it."""
         return {
             "max_length": last,
             "max_new_tokens": None,
@@ -166,11 +164,11 @@ class _BatchRun:
             "temperature": None,
             "top_k": None,
             "top_p": None,
-            "num_beams": self.settings.num_beams if beam else 1,
-            "num_return_sequences": self.settings.num_sequences if beam else 1,
-            "early_stopping": self.settings.early_stopping if beam else False,
-            "length_penalty": float(self.settings.length_penalty) if beam else 1.0,
-            "repetition_penalty": float(self.settings.repetition_penalty),
+            "num_beams": self.decoding.num_beams,
+            "num_return_sequences": self.decoding.num_sequences if self.decoding.is_beam else 1,
+            "early_stopping": self.decoding.early_stopping,
+            "length_penalty": self.decoding.length_penalty,
+            "repetition_penalty": self.decoding.repetition_penalty,
             "no_repeat_ngram_size": 0,  # NoRepeatNGram does it
             "pad_token_id": self.tokenizer.pad_token_id,
             "eos_token_id": self.tokenizer.eos_token_id,
@@ -179,18 +177,17 @@ class _BatchRun:
     def _processors(self) -> list[LogitsProcessor]:
         """In transformers' order: the repetition penalty, which `generate` adds first; n-grams; temperature, k, p; and
         then the draw."""
-        settings, processors = self.settings, []
-        if settings.no_repeat_ngram:
-            beams = settings.num_beams or 1
-            padding = [self.width - len(row.ids) for row in self.rows for _ in range(beams)]
-            processors.append(NoRepeatNGram(settings.no_repeat_ngram, torch.tensor(padding, device=self.device)))
-        if settings.is_random:
-            if settings.temperature != 1:
-                processors.append(TemperatureLogitsWarper(float(settings.temperature)))
-            if settings.top_k is not None:
-                processors.append(TopKLogitsWarper(settings.top_k))
-            if settings.top_p is not None and settings.top_p < 1:
-                processors.append(TopPLogitsWarper(float(settings.top_p)))
+        decoding, processors = self.decoding, []
+        if decoding.no_repeat_ngram:
+            padding = [self.width - len(row.ids) for row in self.rows for _ in range(decoding.num_beams)]
+            processors.append(NoRepeatNGram(decoding.no_repeat_ngram, torch.tensor(padding, device=self.device)))
+        if decoding.is_random:
+            if decoding.temperature != 1:
+                processors.append(TemperatureLogitsWarper(decoding.temperature))
+            if decoding.top_k is not None:
+                processors.append(TopKLogitsWarper(decoding.top_k))
+            if decoding.top_p is not None and decoding.top_p < 1:
+                processors.append(TopPLogitsWarper(decoding.top_p))
             processors.append(Draw([row.seed for row in self.rows], self.device))
         return processors
 
@@ -199,7 +196,7 @@ class _BatchRun:
         end."""
         if self.streamer is not None:
             self.streamer.end()
-        if self.limits.ids is None or self.settings.decoding == "beam":
+        if self.limits.ids is None or self.decoding.is_beam:
             return [[] for _ in self.rows]
         return self._results(self.limits.ids, "interrupted")
 

@@ -9,7 +9,7 @@ from typing import Any
 from gpt2_interp.data.examples import ExampleBuilder
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import Decoding
 from gpt2_interp.model.task_file import TASKS
 
 LENGTHS = ("max_source_length", "max_target_length")  # tokens, as task.json has them
@@ -37,13 +37,13 @@ class PromptBuilder:
                 tokenizer, task, lengths.max_source_length, lengths.max_target_length, n_positions
             )
 
-    def build(self, text: str, settings: DecodingSettings) -> tuple[list[int], int, str | None]:
+    def build(self, text: str, decoding: Decoding) -> tuple[list[int], int, str | None]:
         """Return (ids, most new tokens behind them, what had to be cut, for the user: a sentence or None).
 
         Raises InputError for an empty source, and where the prompt leaves no room.
         """
-        wanted = settings.filled().max_new_tokens or 1  # with max_length the prompt decides how many there are
-        reserved = min(wanted, self.n_positions // 2)
+        least = decoding.max_new_tokens or 1  # with max_length the prompt decides how many there are
+        reserved = min(least, self.n_positions // 2)
         if self.builder is None:
             ids = self._ids(text) or [self.tokenizer.eos_token_id]  # where GPT-2's documents begin
             kept = ids[-(self.n_positions - reserved) :]
@@ -54,16 +54,17 @@ class PromptBuilder:
             ids = [*self._ids(text.strip()), *self.builder.template_ids]
             kept = self.builder.prompt_ids(text, reserved)
             lost = "end"
-        room = settings.room(len(kept), self.n_positions)
+        room = decoding.room(len(kept), self.n_positions)
         notes = []
         if len(kept) < len(ids):
             template = 0 if self.builder is None else len(self.builder.template_ids)
             notes.append(
                 f"the text's {lost} was cut: {len(ids) - template} tokens, of which {len(kept) - template} are used"
             )
-        if settings.max_new_tokens is not None and room < settings.max_new_tokens:
-            notes.append(f"at most {room} new tokens, not {settings.max_new_tokens}, fit the context behind the prompt")
-        elif settings.max_length is not None and settings.max_length > self.n_positions:
+        wanted = None if decoding.default_length else decoding.max_new_tokens
+        if wanted is not None and room < wanted:
+            notes.append(f"at most {room} new tokens, not {wanted}, fit the context behind the prompt")
+        elif decoding.max_length is not None and decoding.max_length > self.n_positions:
             notes.append(f"--max_length is cut to the context of {self.n_positions} tokens")
         return kept, room, "; ".join(notes) or None
 

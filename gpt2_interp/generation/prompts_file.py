@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2_interp.errors import DiskFullError, InputError, Interrupted, is_disk_full
 from gpt2_interp.files import lock, write_atomically
 from gpt2_interp.generation.answers import Answer, json_line
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import BATCH_SIZE, Decoding
 
 if TYPE_CHECKING:  # it imports torch, and mistakes in the file of prompts are found before that
     from gpt2_interp.generation.text_model import TextModel
@@ -253,10 +253,10 @@ def _difference(record: dict[str, Any], source: dict[str, Any], probabilities: b
 def answer_file(
     model: TextModel,
     prompts: Sequence[PromptLine],
-    settings: DecodingSettings,
+    decoding: Decoding,
     out: AnswersFile,
     say: Callable[[str], None],
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     probabilities: bool = False,
 ) -> list[str]:
     """Answer what is not answered yet; returns a sentence for each prompt that can't be.
@@ -264,7 +264,7 @@ def answer_file(
     Raises InputError if `out` holds answers of another kind, and Interrupted (a KeyboardInterrupt) on Ctrl-C: what is
     done is kept.
     """
-    done = out.done(prompts, model.source(settings), probabilities)
+    done = out.done(prompts, model.source(decoding), probabilities)
     if out.cut_half_line():
         say(f"{out.path}: half a line at its end, of a run that was killed, was cut off")
     if done:
@@ -273,7 +273,7 @@ def answer_file(
     lines, built, problems = [], [], []
     for line in (line for line in prompts if line.number not in done):
         try:
-            built.append(model.prompt(line.text, settings))
+            built.append(model.prompt(line.text, decoding))
             lines.append(line)
         except InputError as problem:
             problems.append(f"line {line.number}: {problem}")
@@ -284,7 +284,7 @@ def answer_file(
 
     try:
         if built:
-            model.answer_many(built, settings, on_answers, batch_size, probabilities)
+            model.answer_many(built, decoding, on_answers, batch_size, probabilities)
         _sort(out, say)
     except KeyboardInterrupt:
         count = sum(1 for _ in out.records())

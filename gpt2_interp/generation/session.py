@@ -19,9 +19,9 @@ from typing import BinaryIO, TextIO
 
 from gpt2_interp.data.local_files import whole_text
 from gpt2_interp.errors import InputError, is_out_of_memory
-from gpt2_interp.generation.answers import Answer, described, for_reader, json_line, model_header, plain, shown
+from gpt2_interp.generation.answers import Answer, described, for_reader, json_line, model_header, shown
 from gpt2_interp.generation.example_prompts import example_prompts
-from gpt2_interp.generation.settings import SETTINGS, DecodingSettings
+from gpt2_interp.generation.settings import BATCH_SIZE, SETTINGS, Decoding, DecodingSettings, has_effect, plain
 from gpt2_interp.generation.text_model import TextModel
 
 SIGN = "> "
@@ -114,7 +114,7 @@ class Session:
         probabilities: bool = False,
         as_json: bool = False,
         aloud: bool = False,
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
     ):
         self.models, self.settings, self.load, self.out, self.err = models, settings, load, out, err
         self.probabilities, self.as_json, self.aloud, self.batch_size = probabilities, as_json, aloud, batch_size
@@ -122,24 +122,29 @@ class Session:
         self.saved_to: set[Path] = set()
         self.is_over = False
 
+    @property
+    def decoding(self) -> Decoding:
+        """The settings of now, with the defaults."""
+        return self.settings.resolve()
+
     def say(self, text: str) -> None:
         print(for_reader(text, self.err), file=self.err, flush=True)
 
     # --- one prompt --------------------------------------------------------------------------------------------
 
-    def ask(self, text: str, settings: DecodingSettings | None = None) -> Entry:
+    def ask(self, text: str, decoding: Decoding | None = None) -> Entry:
         """Answer one prompt with every model, show the answers, and remember them.
 
         Raises InputError, and KeyboardInterrupt once what was written until Ctrl-C is shown and remembered.
         """
-        settings = settings or self.settings
-        prompts = [model.prompt(text, settings) for model in self.models]
+        decoding = decoding or self.decoding
+        prompts = [model.prompt(text, decoding) for model in self.models]
         entry = Entry(text, [])
         for model, prompt in zip(self.models, prompts, strict=True):
             if prompt.note:
                 self.say(f"note: {prompt.note}")
             started = time.perf_counter()
-            answer = self._answer(model, prompt, settings)
+            answer = self._answer(model, prompt, decoding)
             if answer.sequences:
                 entry.answers.append(answer)
                 if len(entry.answers) == 1:
@@ -150,11 +155,11 @@ class Session:
                 raise KeyboardInterrupt
         return entry
 
-    def _answer(self, model: TextModel, prompt, settings: DecodingSettings) -> Answer:
+    def _answer(self, model: TextModel, prompt, decoding: Decoding) -> Answer:
         if len(self.models) > 1 and not self.as_json:
             self.out.write(model_header(model.path))
-        aloud = self.out if self.aloud and not self.as_json and settings.decoding != "beam" else None
-        answer = model.answer(prompt, settings, self.probabilities, self.batch_size, aloud)
+        aloud = self.out if self.aloud and not self.as_json and not decoding.is_beam else None
+        answer = model.answer(prompt, decoding, self.probabilities, self.batch_size, aloud)
         if self.as_json and answer.sequences:
             self.out.write(json_line(answer.record()))
         elif not self.as_json and aloud is None:
@@ -254,7 +259,7 @@ class Session:
         self.say(f"{main.path}: {_TASK_WORDS[main.task]}")
         if len(self.models) > 1:
             self.say(f"compared with {self.models[1].path}")
-        self.say(f"{described(self.settings)}\n")
+        self.say(f"{described(self.decoding)}\n")
         self.show_examples()
         self.say("\nType a prompt, /example 1, or /help. Ctrl-C stops a text, /quit leaves.")
 
@@ -302,21 +307,22 @@ class Session:
         pairs = zip(words[::2], words[1::2], strict=True)
         for name, value in sorted(pairs, key=lambda pair: pair[0] != "decoding"):  # which decides what has an effect
             settings = settings.changed(name, value)
+        decoding = settings.resolve()
         gone = set(self.settings.given()) - set(settings.given()) - set(words[::2])
         self.settings = settings
         forgotten = f" (without effect now, and forgotten: {', '.join(sorted(gone))})" if gone else ""
-        self.say(described(settings) + forgotten)
+        self.say(described(decoding) + forgotten)
 
     def show_settings(self, rest: str) -> None:
-        filled, given = self.settings.filled(), self.settings.given()
+        method, values, given = self.settings.decoding, self.decoding.record(), self.settings.given()
         idle = []
         for name, setting in SETTINGS.items():
-            if filled.decoding not in setting.methods and name != "num_sequences":
+            if not has_effect(name, method):
                 idle.append(name)
                 continue
-            value = getattr(filled, name)
+            value = plain(values.get(name, "-"))
             mark = "*" if name in given else " "
-            line = f" {mark} {name:<18} {'-' if value is None else plain(value):<8}  {setting.help}"
+            line = f" {mark} {name:<18} {value:<8}  {setting.help_with_default()}"
             self.say(textwrap.fill(line, max(60, shutil.get_terminal_size().columns), subsequent_indent=" " * 32))
         if idle:
             self.say(f"With other methods also {', '.join(idle)}.")
@@ -333,12 +339,13 @@ class Session:
         """The last prompt once more, with the seeds that come after those it had."""
         if not self.entries:
             raise InputError("there is no prompt yet to answer again.")
-        filled = self.settings.filled()
-        if not self.settings.is_random:
-            raise InputError(f"{filled.decoding} decoding writes the same again: /set decoding top_p draws another.")
+        decoding = self.decoding
+        if not decoding.is_random:
+            raise InputError(f"{decoding.method} decoding writes the same again: /set decoding top_p draws another.")
         last = self.entries[-1]
         seeds = [one.seed for answer in last.answers for one in answer.sequences if one.seed is not None]
-        return self.ask(last.prompt, replace(self.settings, seed=max(seeds, default=filled.seed - 1) + 1).checked())
+        seed = max(seeds, default=decoding.seed - 1) + 1
+        return self.ask(last.prompt, replace(self.settings, seed=seed).resolve())
 
     def compare(self, rest: str) -> None:
         if rest == "off":
@@ -423,7 +430,7 @@ _TASK_WORDS = {
 
 
 def described_record(answer: Answer) -> str:
-    return described(DecodingSettings(**answer.source["settings"]))
+    return described(DecodingSettings(**answer.source["settings"]).resolve())
 
 
 def _summary(answer: Answer, seconds: float) -> str:

@@ -16,7 +16,7 @@ from gpt2_interp.generation.answers import Answer, Candidate, Continuation, Page
 from gpt2_interp.generation.generate import Generated, GenerationInterrupted, TextStream, generate
 from gpt2_interp.generation.probabilities import token_probabilities
 from gpt2_interp.generation.prompts import PromptBuilder
-from gpt2_interp.generation.settings import DecodingSettings
+from gpt2_interp.generation.settings import BATCH_SIZE, Decoding
 from gpt2_interp.model.load import load_trained
 from gpt2_interp.model.task_file import trained_task
 
@@ -71,23 +71,23 @@ class TextModel:
             digest.update(flat[:: max(1, len(flat) // 1000)].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def source(self, settings: DecodingSettings) -> dict[str, Any]:
+    def source(self, decoding: Decoding) -> dict[str, Any]:
         """Where an answer comes from, as its record says it."""
         return {
             "model": self.path,
             "weights": self.weights,
             "implementation": self.implementation,
             "task": self.task,
-            "settings": settings.filled().given(),
+            "settings": decoding.record(),
         }
 
     # --- prompts -----------------------------------------------------------------------------------------------
 
-    def prompt(self, text: str, settings: DecodingSettings) -> Prompt:
+    def prompt(self, text: str, decoding: Decoding) -> Prompt:
         """Raise InputError for a prompt that can't be answered."""
         if any("\ud800" <= character <= "\udfff" for character in text):  # what Python makes of bytes that are no UTF-8
             raise InputError("the prompt is not UTF-8 text: convert it first.")
-        ids, _, note = self.builder.build(text, settings)
+        ids, _, note = self.builder.build(text, decoding)
         lead = ""
         if self.task == "text" and text:  # what is read of it; an empty one is read as end-of-text, which begins a text
             lead = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False).lstrip("\N{REPLACEMENT CHARACTER}")
@@ -98,9 +98,9 @@ class TextModel:
     def answer(
         self,
         prompt: Prompt,
-        settings: DecodingSettings,
+        decoding: Decoding,
         probabilities: bool = False,
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
         aloud: TextIO | None = None,
     ) -> Answer:
         """All sequences of one prompt. Ctrl-C ends them where they are, and the answer says so.
@@ -110,24 +110,23 @@ class TextModel:
         """
         interrupted, found = False, []
         try:
-            if aloud is None or settings.decoding == "beam":
-                (found,) = generate(self.model, self.tokenizer, [prompt.ids], settings, batch_size=batch_size)
+            if aloud is None or decoding.is_beam:
+                (found,) = generate(self.model, self.tokenizer, [prompt.ids], decoding, batch_size=batch_size)
             else:
                 page = Page(aloud, prompt.lead, strip=self.task != "text")
-                for k in range(settings.filled().num_sequences):
-                    found.append(self._aloud(prompt, settings, k, page, probabilities))
+                for k in range(decoding.num_sequences):
+                    found.append(self._aloud(prompt, decoding, k, page, probabilities))
         except GenerationInterrupted as stop:
             interrupted = True
             found = found + stop.results[0]
         sequences = tuple(self._continuation(prompt, one, probabilities) for one in found)
-        return self._answer(prompt, settings, sequences, interrupted)
+        return self._answer(prompt, decoding, sequences, interrupted)
 
-    def _aloud(self, prompt: Prompt, settings: DecodingSettings, k: int, page: Page, probabilities: bool) -> Generated:
+    def _aloud(self, prompt: Prompt, decoding: Decoding, k: int, page: Page, probabilities: bool) -> Generated:
         """Sequence k alone, each token written when it comes. Raises GenerationInterrupted with what there is."""
-        filled = settings.filled()
-        seed = filled.seed + k if filled.is_random else None
-        alone = replace(settings, num_sequences=None)
-        page.begin(k, filled.num_sequences, seed)
+        seed = decoding.seed + k if decoding.is_random else None
+        alone = replace(decoding, num_sequences=1)
+        page.begin(k, decoding.num_sequences, seed)
         stream = TextStream(self.tokenizer, page.write)
         one = None
         try:
@@ -142,9 +141,9 @@ class TextModel:
     def answer_many(
         self,
         prompts: Sequence[Prompt],
-        settings: DecodingSettings,
+        decoding: Decoding,
         on_answers: Callable[[list[tuple[int, Answer]]], None],
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
         probabilities: bool = False,
     ) -> None:
         """Answers in batches; `on_answers` gets (index of the prompt, answer) of each batch as soon as it is done."""
@@ -153,14 +152,16 @@ class TextModel:
             answers = []
             for i, found in zip(indices, results, strict=True):
                 sequences = tuple(self._continuation(prompts[i], one, probabilities) for one in found)
-                answers.append((i, self._answer(prompts[i], settings, sequences)))
+                answers.append((i, self._answer(prompts[i], decoding, sequences)))
             on_answers(answers)
 
         ids = [prompt.ids for prompt in prompts]
-        generate(self.model, self.tokenizer, ids, settings, batch_size=batch_size, on_batch=on_batch)
+        generate(self.model, self.tokenizer, ids, decoding, batch_size=batch_size, on_batch=on_batch)
 
-    def _answer(self, prompt: Prompt, settings, sequences: tuple[Continuation, ...], interrupted=False) -> Answer:
-        return Answer(prompt.text, prompt.lead, prompt.note, self.source(settings), sequences, interrupted)
+    def _answer(
+        self, prompt: Prompt, decoding: Decoding, sequences: tuple[Continuation, ...], interrupted=False
+    ) -> Answer:
+        return Answer(prompt.text, prompt.lead, prompt.note, self.source(decoding), sequences, interrupted)
 
     def _continuation(self, prompt: Prompt, one: Generated, probabilities: bool) -> Continuation:
         text = one.text if self.task == "text" else one.text.strip()  # its first space joins it to what it continues

@@ -10,9 +10,9 @@ from transformers import GPT2LMHeadModel, pipeline
 from gpt2_interp.errors import InputError
 from gpt2_interp.generation import compare_implementations, decoding_from_scratch
 from gpt2_interp.generation.compare_implementations import compare, first_difference
-from gpt2_interp.generation.settings import DecodingSettings
 from gpt2_interp.model.gpt2_from_scratch import ScratchGPT2LMHeadModel
 from gpt2_interp.model.tokenizers import load_tokenizer
+from tests.conftest import decoding
 from tests.generation.test_decoding_from_scratch import TINY
 
 PROMPT = "Once upon a time there was a dog."
@@ -25,7 +25,7 @@ def other(found, name: str):
 @pytest.mark.parametrize("method", ["greedy", "beam", "top_k"])  # the others are in the tests below
 def test_all_agree(toy_base, method):
     extra = {"beam": {"num_beams": 3, "num_sequences": 2}, "top_k": {"top_p": 0.8, "num_sequences": 3}}.get(method, {})
-    found = compare(str(toy_base), PROMPT, DecodingSettings(method, max_new_tokens=9, repetition_penalty=1.2, **extra))
+    found = compare(str(toy_base), PROMPT, decoding(method, max_new_tokens=9, repetition_penalty=1.2, **extra))
     assert found.agrees
     assert len(found.continuations) == extra.get("num_sequences", 1)
     assert all(len(c.own) == 9 for c in found.continuations)
@@ -44,7 +44,7 @@ def test_all_agree(toy_base, method):
 @pytest.mark.slow
 def test_the_pipeline_is_the_one_that_anyone_makes_and_its_settings_explain_it():
     """The embedded model is stored in float16, which a pipeline keeps."""
-    found = compare(str(TINY), PROMPT, DecodingSettings(max_new_tokens=30))
+    found = compare(str(TINY), PROMPT, decoding(max_new_tokens=30))
     pipe = pipeline("text-generation", model=str(TINY), device="cpu")
     torch.manual_seed(0)
     assert found.pipeline.default_text == pipe(PROMPT)[0]["generated_text"]
@@ -65,7 +65,7 @@ def test_the_checkpoints_own_generation_settings_are_seen(toy_base, tmp_path):
     model.generation_config.update(do_sample=True, temperature=0.4, max_new_tokens=12, min_new_tokens=3)
     model.config.task_specific_params = {"text-generation": {"do_sample": True, "max_length": 50}}
     model.save_pretrained(tmp_path / "model")
-    found = compare(str(tmp_path / "model"), PROMPT, DecodingSettings("top_p", max_new_tokens=6))
+    found = compare(str(tmp_path / "model"), PROMPT, decoding("top_p", max_new_tokens=6))
     assert (other(found, "temperature").pipeline, other(found, "temperature").source) == (0.4, "generation_config.json")
     assert (other(found, "max_new_tokens").pipeline, other(found, "top_p").source) == (12, "transformers")
     assert "max_length" not in [setting.name for setting in found.pipeline.other_settings]  # nobody reads these 50
@@ -80,7 +80,7 @@ def test_an_end_of_text_that_the_checkpoint_sets_is_seen(toy_base, tmp_path):
     model = GPT2LMHeadModel.from_pretrained(tmp_path / "model")
     model.generation_config.max_length = 40
     model.save_pretrained(tmp_path / "model")
-    found = compare(str(tmp_path / "model"), PROMPT, DecodingSettings(max_new_tokens=6))
+    found = compare(str(tmp_path / "model"), PROMPT, decoding(max_new_tokens=6))
     length = other(found, "max_new_tokens")
     assert length.pipeline is None and "40" in length.source and "generation_config.json" in length.source
     assert len(found.prompt_ids) + len(found.pipeline.default_ids) <= 40
@@ -93,7 +93,7 @@ def test_a_wrong_algorithm_and_a_wrong_model_are_found(toy_base, monkeypatch):
         patch.setattr(
             decoding_from_scratch, "decode", lambda *a: [[*ids[:4], (ids[4] + 1) % 600, *ids[5:]] for ids in right(*a)]
         )
-        found = compare(str(toy_base), PROMPT, DecodingSettings(max_new_tokens=9))
+        found = compare(str(toy_base), PROMPT, decoding(max_new_tokens=9))
     assert not found.agrees
     assert found.continuations[0].parts_at == 4
     own, theirs = found.continuations[0].probabilities["scratch"]
@@ -109,15 +109,15 @@ def test_a_wrong_algorithm_and_a_wrong_model_are_found(toy_base, monkeypatch):
         return model, tokenizer
 
     monkeypatch.setattr(compare_implementations, "load_trained", disturbed)
-    found = compare(str(toy_base), PROMPT, DecodingSettings(max_new_tokens=9))
+    found = compare(str(toy_base), PROMPT, decoding(max_new_tokens=9))
     assert not found.equal_weights
     assert found.largest_logit_difference > 1e-2
     assert "DIFFERENT" in str(found)
 
 
 def test_a_long_prompt_is_cut_here_and_fails_there(toy_base):
-    assert compare(str(toy_base), PROMPT, DecodingSettings(max_new_tokens=5)).note is None
-    found = compare(str(toy_base), PROMPT * 60, DecodingSettings(max_new_tokens=5))
+    assert compare(str(toy_base), PROMPT, decoding(max_new_tokens=5)).note is None
+    found = compare(str(toy_base), PROMPT * 60, decoding(max_new_tokens=5))
     assert found.agrees and "beginning was cut" in found.note
     assert not found.pipeline.same_prompt_ids
     assert found.pipeline.default_error.startswith("IndexError")
@@ -126,11 +126,11 @@ def test_a_long_prompt_is_cut_here_and_fails_there(toy_base):
 
 
 def test_templates_and_empty_prompts(toy_base):
-    found = compare(str(toy_base), PROMPT, DecodingSettings(max_new_tokens=4), task="summarization")
+    found = compare(str(toy_base), PROMPT, decoding(max_new_tokens=4), task="summarization")
     assert found.text.startswith(PROMPT)
     assert found.text != PROMPT
     assert found.agrees
-    found = compare(str(toy_base), "", DecodingSettings(max_new_tokens=4))
+    found = compare(str(toy_base), "", decoding(max_new_tokens=4))
     tokenizer = load_tokenizer(str(toy_base))
     assert found.prompt_ids == [tokenizer.eos_token_id]
     assert found.pipeline.same_prompt_ids  # a pipeline begins it with bos, which GPT-2 shares with eos
@@ -143,7 +143,7 @@ def test_an_adapter_is_a_model_like_any_other(toy_base, tmp_path):
     for name, weight in adapted.named_parameters():
         weight.data *= 30 if "lora" in name else 1
     adapted.save_pretrained(tmp_path)
-    settings = DecodingSettings("sampling", max_new_tokens=8)
+    settings = decoding("sampling", max_new_tokens=8)
     found = compare(str(tmp_path), PROMPT, settings, base_model=str(toy_base))
     assert found.agrees
     assert found.continuations[0].own != compare(str(toy_base), PROMPT, settings).continuations[0].own
@@ -151,9 +151,9 @@ def test_an_adapter_is_a_model_like_any_other(toy_base, tmp_path):
 
 def test_what_can_not_be_compared(toy_base, tmp_path):
     with pytest.raises(InputError, match="--max_seconds"):
-        compare(str(toy_base), PROMPT, DecodingSettings(max_seconds=1.0))
+        compare(str(toy_base), PROMPT, decoding(max_seconds=1.0))
     with pytest.raises(InputError):
-        compare(str(tmp_path), PROMPT, DecodingSettings())
+        compare(str(tmp_path), PROMPT, decoding())
 
 
 def test_what_a_pipeline_does_with_text(toy_base):

@@ -21,26 +21,26 @@ from gpt2_interp.generation.generate import (
     generate,
 )
 from gpt2_interp.generation.probabilities import token_probabilities
-from gpt2_interp.generation.settings import DecodingSettings
 from gpt2_interp.model import fast_layers
 from gpt2_interp.model.fast_layers import RoomyLayer, head_in_blocks
 from gpt2_interp.model.load import MODEL_CLASSES, add_lora
 from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.model.tokenizers import load_tokenizer
+from tests.conftest import decoding
 
 PROMPTS = [[40, 41, 42], [50] * 20, [60, 61, 62, 63, 64, 65, 66], [7], [599, 8, 9, 8, 9, 8]]
 NEW = 12
 MODES = [
-    DecodingSettings("greedy", max_new_tokens=NEW),
-    DecodingSettings("greedy", max_new_tokens=NEW, no_repeat_ngram=1, repetition_penalty=1.3),
-    DecodingSettings("beam", num_beams=3, max_new_tokens=NEW),
-    DecodingSettings("beam", max_new_tokens=NEW, num_sequences=3, length_penalty=-1.5, no_repeat_ngram=2),
-    DecodingSettings("beam", max_new_tokens=NEW, early_stopping=True, repetition_penalty=1.5),
-    DecodingSettings("sampling", max_new_tokens=NEW, seed=3),
-    DecodingSettings("sampling", max_new_tokens=NEW, temperature=0.6, repetition_penalty=1.4, num_sequences=3),
-    DecodingSettings("top_k", max_new_tokens=NEW, top_k=7, no_repeat_ngram=2),
-    DecodingSettings("top_p", max_new_tokens=NEW, top_p=0.7, num_sequences=2),
-    DecodingSettings("top_p", max_new_tokens=NEW, top_p=0.8, top_k=20, temperature=1.7, repetition_penalty=0.8),
+    decoding("greedy", max_new_tokens=NEW),
+    decoding("greedy", max_new_tokens=NEW, no_repeat_ngram=1, repetition_penalty=1.3),
+    decoding("beam", num_beams=3, max_new_tokens=NEW),
+    decoding("beam", max_new_tokens=NEW, num_sequences=3, length_penalty=-1.5, no_repeat_ngram=2),
+    decoding("beam", max_new_tokens=NEW, early_stopping=True, repetition_penalty=1.5),
+    decoding("sampling", max_new_tokens=NEW, seed=3),
+    decoding("sampling", max_new_tokens=NEW, temperature=0.6, repetition_penalty=1.4, num_sequences=3),
+    decoding("top_k", max_new_tokens=NEW, top_k=7, no_repeat_ngram=2),
+    decoding("top_p", max_new_tokens=NEW, top_p=0.7, num_sequences=2),
+    decoding("top_p", max_new_tokens=NEW, top_p=0.8, top_k=20, temperature=1.7, repetition_penalty=0.8),
 ]
 DRAWN = [settings for settings in MODES if settings.is_random]
 SEARCHED = [settings for settings in MODES if not settings.is_random]
@@ -59,16 +59,15 @@ def toy(toy_base):
     return spread(toy_base), load_tokenizer(str(toy_base))
 
 
-def theirs(model, tokenizer, prompt, settings, **more):
+def theirs(model, tokenizer, prompt, s, **more):
     """What transformers' own `generate` makes of one prompt at the same settings: [sequence] of new ids without EOS."""
-    s = settings.filled()
     arguments = {
         "do_sample": s.is_random, "max_new_tokens": s.max_new_tokens, "repetition_penalty": s.repetition_penalty,
         "no_repeat_ngram_size": s.no_repeat_ngram, "pad_token_id": tokenizer.eos_token_id,
     }  # fmt: skip
     if s.is_random:
         arguments |= {"temperature": s.temperature, "top_k": s.top_k or 0, "top_p": s.top_p or 1.0}
-    if s.decoding == "beam":
+    if s.is_beam:
         names = ("num_beams", "early_stopping", "length_penalty")
         arguments |= {name: getattr(s, name) for name in names} | {"num_return_sequences": s.num_sequences}
     output = model.generate(torch.tensor([prompt]), **arguments, **more)[:, len(prompt) :].tolist()
@@ -106,8 +105,8 @@ def test_draws_equal_transformers_from_the_same_seed(toy, settings):
     """Sequence k is what transformers draws from seed + k."""
     for prompt in PROMPTS:
         expected = []
-        for k in range(settings.filled().num_sequences):
-            torch.manual_seed(settings.filled().seed + k)
+        for k in range(settings.num_sequences):
+            torch.manual_seed(settings.seed + k)
             expected += theirs(*toy, prompt, settings)
         assert ids_of(generate(*toy, [prompt], settings)) == [expected]
 
@@ -127,7 +126,7 @@ def test_a_batch_equals_one_by_one_in_the_given_order(toy, settings):
     assert generate(*toy, PROMPTS[::-1], settings, seeds=seeds and seeds[::-1], batch_size=4) == alone[::-1]
     assert len({g.ids for sequences in together for g in sequences}) > 4
     counts = {len(sequences) for sequences in together}
-    assert counts == {settings.filled().num_sequences}
+    assert counts == {settings.num_sequences}
     if settings.is_random:
         assert [g.seed for g in together[1]] == [5 + k for k in range(len(together[1]))]
 
@@ -154,8 +153,8 @@ def test_the_written_out_model_and_an_adapter_are_models_like_any_other(toy, toy
 @pytest.mark.parametrize(
     "settings",
     [
-        DecodingSettings("sampling", temperature=0.5, max_new_tokens=1),
-        DecodingSettings("top_p", top_k=40, top_p=0.8, temperature=1.5, max_new_tokens=1),
+        decoding("sampling", temperature=0.5, max_new_tokens=1),
+        decoding("top_p", top_k=40, top_p=0.8, temperature=1.5, max_new_tokens=1),
     ],
     ids=str,
 )
@@ -175,9 +174,7 @@ def test_draws_have_the_processed_distribution(toy, settings):
     n = 20_000
     row = torch.tensor([PROMPTS[0]])
     processors = LogitsProcessorList(
-        _BatchRun(
-            model, tokenizer, [_Row(0, PROMPTS[0], 1, seed) for seed in range(n)], settings.filled(), None
-        )._processors()
+        _BatchRun(model, tokenizer, [_Row(0, PROMPTS[0], 1, seed) for seed in range(n)], settings, None)._processors()
     )
     with torch.no_grad():
         scores = model(row).logits[:, -1].expand(n, -1)
@@ -197,7 +194,7 @@ def test_draws_have_the_processed_distribution(toy, settings):
 
 @pytest.mark.parametrize("top_p", [None, 0.95])
 def test_every_drawn_token_is_among_the_k_likeliest(toy, top_p):
-    settings = DecodingSettings("top_k", top_k=4, top_p=top_p, temperature=3.0, max_new_tokens=40, num_sequences=4)
+    settings = decoding("top_k", top_k=4, top_p=top_p, temperature=3.0, max_new_tokens=40, num_sequences=4)
     ranks = []
     for sequence in generate(*toy, [PROMPTS[0]], settings)[0]:
         ranks += [token.rank for token in token_probabilities(toy[0], PROMPTS[0], sequence.ids)]
@@ -206,7 +203,7 @@ def test_every_drawn_token_is_among_the_k_likeliest(toy, top_p):
 
 def test_every_drawn_token_is_in_the_nucleus(toy):
     """The tokens likelier than the drawn one have less than p together."""
-    settings = DecodingSettings("top_p", top_p=0.5, max_new_tokens=40, num_sequences=4)
+    settings = decoding("top_p", top_p=0.5, max_new_tokens=40, num_sequences=4)
     seen = 0
     for sequence in generate(*toy, [PROMPTS[0]], settings)[0]:
         tokens = token_probabilities(toy[0], PROMPTS[0], sequence.ids, top=600)
@@ -218,8 +215,8 @@ def test_every_drawn_token_is_in_the_nucleus(toy):
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_no_ngram_occurs_twice_and_padding_is_no_text(toy, size):
-    settings = DecodingSettings(max_new_tokens=60, no_repeat_ngram=size)
-    plain = generate(*toy, PROMPTS, DecodingSettings(max_new_tokens=60))
+    settings = decoding(max_new_tokens=60, no_repeat_ngram=size)
+    plain = generate(*toy, PROMPTS, decoding(max_new_tokens=60))
     for i, (generated,) in enumerate(generate(*toy, PROMPTS, settings)):
         text = [*PROMPTS[i], *generated.ids]
         made = [tuple(text[j : j + size]) for j in range(len(text) - size + 1)]
@@ -232,16 +229,16 @@ def test_no_ngram_occurs_twice_and_padding_is_no_text(toy, size):
 def test_lengths(toy):
     model, tokenizer = toy
     context = model.config.n_positions
-    counted = generate(*toy, PROMPTS[:3], DecodingSettings(max_length=22))
+    counted = generate(*toy, PROMPTS[:3], decoding(max_length=22))
     assert [(len(g.ids), g.ended) for (g,) in counted] == [(19, "length"), (2, "length"), (15, "length")]
-    whole = generate(*toy, PROMPTS[:3], DecodingSettings(max_new_tokens=30))
+    whole = generate(*toy, PROMPTS[:3], decoding(max_new_tokens=30))
     assert [g.ids for (g,) in counted] == [w.ids[: len(g.ids)] for (g,), (w,) in zip(counted, whole, strict=True)]
     with pytest.raises(InputError, match="--max_length 20"):
-        generate(*toy, PROMPTS, DecodingSettings(max_length=20))
+        generate(*toy, PROMPTS, decoding(max_length=20))
     with pytest.raises(InputError, match=f"context {context}"):
-        generate(*toy, [[5] * context], DecodingSettings())
+        generate(*toy, [[5] * context], decoding())
     with pytest.raises(InputError, match="empty"):
-        generate(*toy, [[5], []], DecodingSettings())
+        generate(*toy, [[5], []], decoding())
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sampling"])
@@ -250,7 +247,7 @@ def test_a_long_and_a_short_prompt_share_a_batch_up_to_the_context(toy, caplog, 
     model, tokenizer = toy
     prompts = [[3, 4, 5], [40, 41, 42, 43] * 100]
     prompts[1] = prompts[1][: model.config.n_positions - 5]
-    settings = DecodingSettings(method, max_new_tokens=30)
+    settings = decoding(method, max_new_tokens=30)
     together = generate(*toy, prompts, settings)
     assert len(together[0][0].ids) > 20  # positions beyond the context, beside it
     assert (len(together[1][0].ids), together[1][0].ended) == (5, "length")
@@ -263,7 +260,7 @@ def test_a_long_and_a_short_prompt_share_a_batch_up_to_the_context(toy, caplog, 
 def test_an_end_of_text_ends_its_row_only(toy_base, row):
     """The written EOS is no part of the ids; other rows go on. Row 3 is padded with EOS, which it may write once."""
     model, tokenizer = spread(toy_base), load_tokenizer(str(toy_base))
-    eos, settings = tokenizer.eos_token_id, DecodingSettings(max_new_tokens=NEW, no_repeat_ngram=1)
+    eos, settings = tokenizer.eos_token_id, decoding(max_new_tokens=NEW, no_repeat_ngram=1)
     before = generate(model, tokenizer, PROMPTS, settings)
     fourth = before[row][0].ids[3]
     others = [i for i in range(len(PROMPTS)) if fourth not in before[i][0].ids]
@@ -281,12 +278,12 @@ def test_an_end_of_text_ends_its_row_only(toy_base, row):
 def test_time_ends_a_text_and_keeps_it(toy, monkeypatch, method):
     clock = iter(range(1000))
     monkeypatch.setattr(processors.time, "monotonic", lambda: next(clock))  # a second a step
-    settings = DecodingSettings(method, max_new_tokens=50, max_seconds=6)
+    settings = decoding(method, max_new_tokens=50, max_seconds=6)
     limited = generate(*toy, PROMPTS, settings)
     assert [(len(g.ids), g.ended) for (g,) in limited] == [(6, "time")] * len(PROMPTS)
     monkeypatch.undo()
     if method != "beam":  # where six tokens may begin another text than fifty
-        whole = generate(*toy, PROMPTS, DecodingSettings(method, max_new_tokens=50))
+        whole = generate(*toy, PROMPTS, decoding(method, max_new_tokens=50))
         assert [g.ids for (g,) in limited] == [g.ids[:6] for (g,) in whole]
 
 
@@ -302,11 +299,11 @@ def test_settings_decide_and_not_the_folder(toy_base):
 
 def test_wrong_settings_and_streams_are_refused(toy):
     with pytest.raises(InputError, match="--temperature"):
-        generate(*toy, PROMPTS, DecodingSettings(temperature=0.5))
+        generate(*toy, PROMPTS, decoding(temperature=0.5))
     for prompts, settings in (
-        (PROMPTS[:2], DecodingSettings()),
-        (PROMPTS[:1], DecodingSettings("beam")),
-        (PROMPTS[:1], DecodingSettings("sampling", num_sequences=2)),
+        (PROMPTS[:2], decoding()),
+        (PROMPTS[:1], decoding("beam")),
+        (PROMPTS[:1], decoding("sampling", num_sequences=2)),
     ):
         with pytest.raises(InputError, match="streamed"):
             generate(*toy, prompts, settings, streamer=TextStream(toy[1], print))
@@ -324,7 +321,7 @@ def test_random_state_and_mode_are_left_alone(toy_base):
     assert model.training
     torch.manual_seed(6)
     assert first == generate(model, tokenizer, PROMPTS, DRAWN[0])  # dropout is off, and no other seed is read
-    assert first != generate(model, tokenizer, PROMPTS, DecodingSettings("sampling", max_new_tokens=NEW, seed=4))
+    assert first != generate(model, tokenizer, PROMPTS, decoding("sampling", max_new_tokens=NEW, seed=4))
 
 
 def test_autocast_casts_weights_once_and_not_for_every_token(toy):
@@ -397,7 +394,7 @@ def ctrl_c_before_pass(model, number):
 
 def test_ctrl_c_leaves_what_was_handed_over_and_tells_what_was_begun(toy):
     model, tokenizer = toy
-    settings = DecodingSettings("sampling", max_new_tokens=NEW)
+    settings = decoding("sampling", max_new_tokens=NEW)
     whole = generate(*toy, PROMPTS, settings, batch_size=2)
     handed = {}
     with pytest.raises(KeyboardInterrupt) as stop, ctrl_c_before_pass(model, NEW + 5):  # in the second batch
@@ -422,7 +419,7 @@ def test_ctrl_c_leaves_what_was_handed_over_and_tells_what_was_begun(toy):
 
 def test_a_stream_is_the_text_token_by_token(toy):
     model, tokenizer = toy
-    for settings in (MODES[1], DRAWN[0], DecodingSettings("top_p", top_p=0.95, temperature=2.0, max_new_tokens=80)):
+    for settings in (MODES[1], DRAWN[0], decoding("top_p", top_p=0.95, temperature=2.0, max_new_tokens=80)):
         pieces: list[str] = []
         (generated,) = generate(*toy, PROMPTS[:1], settings, streamer=TextStream(tokenizer, pieces.append))[0]
         assert "".join(pieces) == generated.text

@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY
 
 EMBEDDED = str(REPOSITORY / "assets" / "tiny_gpt2")
 PROMPT = "Everybody knew that in Ravenwell"
-DRAWN = DecodingSettings("top_p", max_new_tokens=12, num_sequences=2, seed=5).checked()
+DRAWN = DecodingSettings("top_p", max_new_tokens=12, num_sequences=2, seed=5)
 
 
 class Typed:
@@ -157,7 +157,8 @@ def test_settings_are_changed_as_by_flags_and_mistakes_change_nothing(start):
     assert said(session, "/set num_beams 3")[1] == f"error: {flag.value}\n"
     err = said(session, "/set num_beams 3 decoding beam")[1]  # decoding decides what has an effect, so it goes first
     assert "forgotten: seed, temperature, top_k" in err and session.settings.num_beams == 3
-    said(session, "/set num_beams default")
+    assert "num_sequences 5" in said(session, "/set num_sequences 5 num_beams 6")[1]  # they are judged together
+    said(session, "/set num_beams default num_sequences 1")
     assert session.settings.num_beams is None
 
 
@@ -315,7 +316,7 @@ def test_quit_leaves_the_rest_unread(start):
 
 @pytest.mark.parametrize("num_sequences", [1, 2])
 def test_ctrl_c_keeps_what_is_written_and_the_session_goes_on(start, num_sequences):
-    settings = DecodingSettings("top_p", max_new_tokens=40, num_sequences=num_sequences).checked()
+    settings = DecodingSettings("top_p", max_new_tokens=40, num_sequences=num_sequences)
     whole = start(settings)
     said(whole, PROMPT)
     session = start(settings, aloud=True, out=StoppedAt(len(PROMPT) + 60))

@@ -43,53 +43,65 @@ def test_the_tables_name_every_setting():
 def test_a_setting_has_an_effect_or_is_refused_by_name(method, name):
     settings = DecodingSettings(method, **{name: VALUES[name][0]})
     if method in EFFECT.get(name, METHODS):
-        assert settings.checked() is settings
-        assert getattr(settings.filled(), name) == VALUES[name][0]
+        assert getattr(settings.resolve(), name) == VALUES[name][0]
     else:
         with pytest.raises(InputError, match=f"--{name}.*--decoding"):
-            settings.checked()
+            settings.resolve()
 
 
 @pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name, (_, wrongs) in VALUES.items() for wrong in wrongs])
 def test_values_out_of_range_are_refused_by_name(name, wrong):
     method = next(iter(EFFECT.get(name, METHODS)))
     with pytest.raises(InputError, match=f"^--{name} "):
-        DecodingSettings(method, **{name: wrong}).checked()
+        DecodingSettings(method, **{name: wrong}).resolve()
 
 
 def test_contradictions():
     with pytest.raises(InputError, match="--max_length.*--max_new_tokens"):
-        DecodingSettings(max_length=20, max_new_tokens=10).checked()
+        DecodingSettings(max_length=20, max_new_tokens=10).resolve()
     with pytest.raises(InputError, match="--num_sequences 5 exceeds --num_beams 4"):
-        DecodingSettings("beam", num_sequences=5).checked()
-    DecodingSettings("beam", num_sequences=5, num_beams=5).checked()
+        DecodingSettings("beam", num_sequences=5).resolve()
+    DecodingSettings("beam", num_sequences=5, num_beams=5).resolve()
     with pytest.raises(InputError, match="--temperature 0 .*--decoding greedy"):
-        DecodingSettings("sampling", temperature=0).checked()
+        DecodingSettings("sampling", temperature=0).resolve()
     with pytest.raises(InputError, match="--num_beams 1 .*--decoding greedy"):
-        DecodingSettings("beam", num_beams=1).checked()
+        DecodingSettings("beam", num_beams=1).resolve()
     with pytest.raises(InputError, match="--top_k has no effect with --decoding sampling: use --decoding top_k,"):
-        DecodingSettings("sampling", top_k=5).checked()
+        DecodingSettings("sampling", top_k=5).resolve()
     with pytest.raises(InputError, match="--decoding nucleus"):
-        DecodingSettings("nucleus").checked()
-    DecodingSettings(num_sequences=1).checked()  # what greedy search has anyway
+        DecodingSettings("nucleus").resolve()
+    DecodingSettings(num_sequences=1).resolve()  # what greedy search has anyway
 
 
 def test_defaults_fill_what_has_an_effect():
     common = {"no_repeat_ngram": 0, "repetition_penalty": 1.0, "max_new_tokens": 100, "num_sequences": 1}
     drawn = {**common, "temperature": 1.0, "seed": 42}
-    assert {method: DecodingSettings(method).filled().given() for method in METHODS} == {
+    assert {method: DecodingSettings(method).resolve().record() for method in METHODS} == {
         "greedy": {"decoding": "greedy", **common},
         "beam": {"decoding": "beam", **common, "num_beams": 4, "early_stopping": False, "length_penalty": 1.0},
         "sampling": {"decoding": "sampling", **drawn},
         "top_k": {"decoding": "top_k", **drawn, "top_k": 50},
         "top_p": {"decoding": "top_p", **drawn, "top_p": 0.9},
     }
-    both = DecodingSettings("top_p", top_k=50).filled()
+    both = DecodingSettings("top_p", top_k=50).resolve()
     assert (both.top_k, both.top_p) == (50, 0.9)
-    assert DecodingSettings(max_length=50).filled().max_new_tokens is None
+    assert DecodingSettings(max_length=50).resolve().max_new_tokens is None
     for method in METHODS:
-        filled = DecodingSettings(method).filled()
-        assert filled.checked().filled() == filled
+        decoding = DecodingSettings(method).resolve()
+        assert DecodingSettings(**decoding.record()).resolve() == decoding  # a record says all
+
+
+def test_a_setting_without_effect_changes_nothing():
+    drawn, greedy = DecodingSettings("sampling").resolve(), DecodingSettings().resolve()
+    assert (drawn.num_beams, drawn.top_k, drawn.top_p) == (1, None, None)
+    assert (greedy.num_beams, greedy.temperature, greedy.seed) == (1, 1, None)
+
+
+def test_help_ends_with_the_default():
+    words = {name: setting.help_with_default() for name, setting in SETTINGS.items()}
+    assert words["seed"].endswith(" (42).") and words["early_stopping"].endswith(" (false).")
+    assert words["top_p"].endswith(" (0.9 with --decoding top_p).") and words["max_new_tokens"].endswith(" (100).")
+    assert words["max_seconds"].endswith("shares them.")
 
 
 def test_settings_are_changed_by_word():
@@ -125,19 +137,19 @@ def test_settings_are_changed_by_word():
 )
 def test_what_can_not_be_changed_is_said(name, text, message):
     with pytest.raises(InputError, match=message):
-        DecodingSettings("top_k").changed(name, text)
+        DecodingSettings("top_k").changed(name, text).resolve()
 
 
 def test_room_is_what_was_asked_for_or_what_the_context_leaves():
-    assert DecodingSettings().room(20, 1024) == 100
-    assert DecodingSettings().room(1000, 1024) == 24
-    assert DecodingSettings(max_new_tokens=5).room(1000, 1024) == 5
-    assert DecodingSettings(max_length=50).room(20, 1024) == 30
-    assert DecodingSettings(max_length=5000).room(20, 1024) == 1004
+    assert DecodingSettings().resolve().room(20, 1024) == 100
+    assert DecodingSettings().resolve().room(1000, 1024) == 24
+    assert DecodingSettings(max_new_tokens=5).resolve().room(1000, 1024) == 5
+    assert DecodingSettings(max_length=50).resolve().room(20, 1024) == 30
+    assert DecodingSettings(max_length=5000).resolve().room(20, 1024) == 1004
     with pytest.raises(InputError, match="50 tokens.*--max_length 50"):
-        DecodingSettings(max_length=50).room(50, 1024)
+        DecodingSettings(max_length=50).resolve().room(50, 1024)
     with pytest.raises(InputError, match="1024 tokens"):
-        DecodingSettings().room(1024, 1024)
+        DecodingSettings().resolve().room(1024, 1024)
 
 
 def test_mistakes_are_answered_without_the_libraries():
