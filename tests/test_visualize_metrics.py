@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import visualize_metrics
 from gpt2_interp.errors import run_script
+from gpt2_interp.snapshots.table import MEASURE
 from tests.fake_store import CHANGED_HEAD, STYLE_HEAD, write_fake_run
 
 REPOSITORY = Path(__file__).parent.parent
@@ -128,3 +130,20 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, sen
     assert stopped.value.code == 2
     assert errors.startswith("error: ") and sentence in errors and errors.count("\n") == 1
     assert not (tmp_path / "visualizations").exists()
+
+
+def test_probes_of_one_cluster_are_drawn_as_far_as_they_go(tmp_path, monkeypatch, capsys):
+    """Rows that all have one id: half of the probes is empty."""
+    store = write_fake_run(tmp_path, steps=(0, 50), n_cluster=1, claims=False)
+    for step in store.steps():
+        arrays = store.load(step)
+        for name in ("neuron_mean", "neuron_sd", "neuron_active"):
+            arrays[name][1] = np.nan
+        store.write(step, arrays)
+    run(monkeypatch, "--run_name", "fake", "--root", tmp_path)
+    output = capsys.readouterr().out
+    left_out = {line.split(": ")[1] for line in output.splitlines() if line.startswith("not drawn")}
+    assert left_out == {"changed_neurons", "neuron_activations_evolution"} and "one cluster" in output
+    claims = json.loads((store.paths.metrics / "claims.json").read_text())
+    assert any("one cluster" in note for note in claims["notes"])
+    assert all(c["change_by_half"] is None for c in claims["changes"] if MEASURE[c["measure"]].axes[0] == "example")

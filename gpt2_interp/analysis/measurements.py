@@ -197,6 +197,9 @@ class Measurements:
             notes[f"{measure.name} is left out: probe_set.json does not describe its {values.shape[1]} probes."] = None
             return None
         halves = np.array([entry["half"] for entry in entries]) if all("half" in entry for entry in entries) else None
+        if halves is not None and len(set(halves)) < 2:
+            note = f"All probes of {measure.probe_axis} are of one cluster, so they can't be divided into halves."
+            notes[note] = halves = None
         return Series(measure, sorted(at), values, [str(entry["cluster"]) for entry in entries], halves)
 
     def logged(self, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -37,11 +37,16 @@ class NeuronEvolution:
 def neuron_evolution(m: Measurements, per_layer: int = NEURONS_PER_LAYER) -> NeuronEvolution:
     """The neurons with the largest |z| on the first half at the last step, in that order; region Q.
 
-    Raises InputError if neurons were not measured.
+    Raises InputError if neurons were not measured, or if the probes could not be divided into halves.
     """
     steps, mean = m.headline("neuron_mean")  # [step, half, layer, d_mlp]
     _, sd = m.headline("neuron_sd")
     first, second = (HALVES.index(half) for half in HALVES)
+    if np.isnan(mean[0, second]).all():
+        raise InputError(
+            f"all probes of run {m.paths.run_name!r} are of one cluster, so neurons can't be chosen on one half and "
+            "shown on the other: give rows whose ids differ."
+        )
 
     def z_of(half: int) -> np.ndarray:  # [step, layer, d_mlp]
         return neuron_change(mean[:, half], mean[0, half], sd[0, half])
