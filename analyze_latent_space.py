@@ -1,4 +1,4 @@
-"""Where the probes lie in the model's hidden space, step by step: snapshots -> projection -> 3-D page and GIF.
+"""Project the probes' hidden states of all steps into one space: snapshots -> projection -> 3-D page and GIF.
 
     python analyze_latent_space.py --run_name quickstart
     python analyze_latent_space.py --run_name quickstart --layer 3 --method pca

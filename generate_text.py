@@ -44,7 +44,7 @@ OUT_OF_MEMORY = "lower --batch_size, --num_sequences, --num_beams or --max_new_t
 
 
 def main(argv: list[str] | None = None) -> None:
-    # --- what is asked: mistakes are said before the libraries are loaded, which takes seconds ------------------
+    # --- what is asked: mistakes are reported before the libraries are loaded, which takes seconds ------------------
     arguments, settings = parse_arguments(sys.argv[1:] if argv is None else argv, __doc__)
     decoding = settings.resolve()
     text = arguments.prompt if arguments.text_file is None else whole_text(arguments.text_file, "--text_file")
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     startup.prepare({flag: name for flag, name in names.items() if name is not None})
     import transformers
 
-    transformers.logging.set_verbosity_error()  # what matters is raised as an error or said by us
+    transformers.logging.set_verbosity_error()  # what matters is raised as an error or printed by us
     transformers.logging.disable_progress_bar()
 
     # --- the answers --------------------------------------------------------------------------------------------

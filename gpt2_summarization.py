@@ -69,7 +69,7 @@ def main() -> None:
     # Of several processes (torchrun) all train, and the first one measures, scores, writes and speaks.
     is_main = training.process_index == 0
     say = print_now if is_main else (lambda text: None)
-    transformers.logging.set_verbosity_error()  # warnings that matter are raised as errors or said by us
+    transformers.logging.set_verbosity_error()  # warnings that matter are raised as errors or printed by us
     transformers.logging.disable_progress_bar()  # bars for reading and writing a file; training keeps its own
 
     # --- a new run, or one that goes on ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""All figures, animations and the HTML reports of a run, from its saved measurements alone.
+"""Draw all pictures, animations and the HTML reports of a run, from its saved measurements alone.
 
     python visualize_metrics.py --run_name quickstart
     python visualize_metrics.py --run_name quickstart --only attention_head_evolution report

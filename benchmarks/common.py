@@ -1,4 +1,4 @@
-"""What the benchmarks share: where real data are, and what the machine is."""
+"""Parts that the benchmarks share: where real data are, and what the machine is."""
 
 from __future__ import annotations
 

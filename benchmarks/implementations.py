@@ -112,7 +112,7 @@ def generation(given) -> dict[str, dict]:
 
 
 class NoText:
-    """In the place of a tokenizer: ids alone are of interest."""
+    """A stand-in for a tokenizer: ids alone are of interest."""
 
     pad_token_id, eos_token_id = 0, -1  # an end of text that never comes
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""What snapshots cost: beside training at the cnn_dailymail preset's cadence, and beside the usual way to take them.
+"""The cost of snapshots: beside training at the cnn_dailymail preset's cadence, and beside the usual way to take them.
 
     python benchmarks/snapshots.py                 GPT-2 124M on real CNN/DailyMail rows; about 20 minutes on 2 cores
     python benchmarks/snapshots.py --only usual    the comparison alone
 
 cost    seconds of a snapshot of 256 probes by group, bytes, and peak memory beside that of training alone. Ablation,
         graft and band are timed on a few probes and scaled by the tokens that they read; training is extrapolated from
-        timed optimizer steps. Both are said in what is printed.
+        timed optimizer steps. The output names both.
 usual   the same numbers of 3 texts with patterns and 30 rows, once the usual way (one text at a time in float32 with
         output_attentions, JSON) and once ours, taking turns.
 
@@ -249,7 +249,7 @@ def equal_content(data: Path, repeats: int) -> dict:
 
 
 def usual_snapshot(model, probes, before) -> dict:
-    """As a notebook would: one text at a time, whole attention maps, lists for JSON."""
+    """Measure as a notebook would: one text at a time, whole attention maps, lists for JSON."""
     import torch
 
     implementation = model.config._attn_implementation

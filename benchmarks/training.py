@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How fast and how large is training here, held against the usual recipe and a good one. Prints ratios.
+"""Speed and memory of training here, compared with the usual recipe and with a good one. Prints ratios.
 
     python benchmarks/training.py                 GPT-2 124M on real CNN/DailyMail rows; 10 to 20 minutes on 2 cores
     python benchmarks/training.py --repeats 1 --recipes usual ours

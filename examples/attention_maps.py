@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Where each head of each layer looks while GPT-2 reads a text: a picture of all heads, and a page to choose one in.
+"""Draw where each head of each layer looks while GPT-2 reads a text: a picture of all heads, and a page to choose one
+in.
 
     python examples/attention_maps.py --model_path assets/tiny_gpt2 --text "The mayor of Oslo opened the bridge."
 
@@ -23,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", required=True, help="folder of a model, or its name on the Hub")
     parser.add_argument("--text", required=True, help="what the model reads")
-    parser.add_argument("--max_tokens", type=int, default=64, help="so many tokens are read; more are hard to see (64)")
+    parser.add_argument("--max_tokens", type=int, default=64, help="tokens read at most; more are hard to see (64)")
     parser.add_argument("--output_dir", default="visualizations", help="folder for the two files (visualizations)")
     return parser.parse_args()
 
@@ -51,8 +52,8 @@ CAVEAT = "Where heads read, not what they do with it: no explanation of what the
 
 @torch.no_grad()
 def attention_patterns(model, ids: list[int]) -> np.ndarray:
-    """Return [layer, head, query_pos, key_pos], row q says how much of what token q gathers comes from each token up to
-    q."""
+    """Return the patterns [layer, head, query_pos, key_pos]: row q says how much of what token q gathers comes from
+    each token up to q."""
     model.set_attn_implementation("eager")  # the fused kernel never holds a whole pattern
     attentions = model(torch.tensor([ids], device=model.device), output_attentions=True, use_cache=False).attentions
     return torch.cat(attentions).cpu().numpy()  # n_layer of [1, head, query_pos, key_pos]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train GPT-2 from random weights on a text, with nothing between you and PyTorch. To be read from top to bottom.
+"""Train GPT-2 from random weights on a text, with nothing between you and PyTorch. Read it from top to bottom.
 
     python examples/train_from_scratch.py --train_file BOOK.txt --output_dir checkpoints/book
     python examples/train_from_scratch.py --train_file BOOK.txt --output_dir checkpoints/book --resume
@@ -53,8 +53,8 @@ def parse_arguments() -> argparse.Namespace:
     flag("warmup_steps", 20, "steps until it is reached")
     flag("weight_decay", 0.1, "each step shrinks matrices by this times the learning rate")
     flag("max_grad_norm", 1.0, "longer gradients are shortened to this")
-    flag("logging_steps", 10, "a line on the console every so many steps")
-    flag("save_steps", 100, "an evaluation and a checkpoint every so many steps")
+    flag("logging_steps", 10, "steps between lines on the console")
+    flag("save_steps", 100, "steps between checkpoints, each with an evaluation")
     flag("seed", 0, "what weights, order, dropout and sample text follow from")
     flag("prompt", "", "what the sample text begins with")
     settings = parser.parse_args()
@@ -205,7 +205,7 @@ def newest_checkpoint(output: Path) -> Path | None:
 
 
 def load_checkpoint(folder: Path, optimizer, schedule, kept: dict) -> list[dict]:
-    """Everything as it was, but for the weights; returns what was logged until then."""
+    """Restore everything but the weights; return what was logged until then."""
     state = torch.load(folder / "training_state.pt", map_location="cpu", weights_only=True)
     changed = [f"--{name}" for name in kept if state["settings"].get(name) != kept[name]]
     if changed:

@@ -73,7 +73,7 @@ class RunPaths:
         return self.root / VISUALIZATIONS / "interpretability_report.html"
 
     def all(self) -> list[Path]:
-        """Every folder that belongs to this run."""
+        """Return every folder that belongs to this run."""
         return [self.root / folder / self.run_name for folder in OUTPUT_FOLDERS]
 
 

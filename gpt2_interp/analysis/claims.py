@@ -2,7 +2,7 @@
 
 A change is *claimed* when its simultaneous interval excludes zero and it is larger than what random perturbations of
 the base and the precision of training do; *task-specific* when it is also larger than on general text; *causal* when
-taking the head away costs something, and another amount than at step 0. Statistics: `measures/inference.py`.
+taking the head away costs something, and another amount than at step 0. Statistics: `statistics/simultaneous.py`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def parse_arguments(argv: Sequence[str], doc: str) -> tuple[argparse.Namespace, 
     parser = ScriptParser(usage="generate_text.py --model_path MODEL [flags]", description=summary, epilog=rest)
     add_model_flags(parser.add_argument_group("model"))
     add_prompt_flags(parser.add_argument_group("prompts (none of the first three: an interactive session)"))
-    group = parser.add_argument_group("decoding (in brackets: what holds where a flag is not given)")
+    group = parser.add_argument_group("decoding (in brackets: the default)")
     for name, setting in SETTINGS.items():
         reading = {"nargs": "?", "const": True} if setting.kind is bool else {}
         metavar = {int: "N", float: "X", bool: "true|false", str: "METHOD"}[setting.kind]
@@ -61,17 +61,17 @@ def add_model_flags(group) -> None:
     group.add_argument(
         "--model_path", required=True, metavar="MODEL", help="Folder, LoRA adapter's folder or Hub name."
     )
-    group.add_argument("--base_model", metavar="MODEL", help="Base of a LoRA adapter, if it is not where it was.")
+    group.add_argument("--base_model", metavar="MODEL", help="Base of a LoRA adapter, if its folder has moved.")
     group.add_argument(
-        "--implementation", choices=IMPLEMENTATIONS, help="Hugging Face's GPT-2 or the one written out (huggingface)."
+        "--implementation", choices=IMPLEMENTATIONS, help="Hugging Face's GPT-2 or the one from scratch (huggingface)."
     )
     group.add_argument(
         "--task",
         choices=TASKS,
-        help="text: goes on from the prompt; summarization: it is an article; creative_writing: it says what to write "
-        "about (what the model was trained for, if its folder says so; else text).",
+        help="text: continue the prompt; summarization: the prompt is an article; creative_writing: the prompt says "
+        "what to write about (default: the task that the model's folder names, else text).",
     )
-    group.add_argument("--device", help="cpu, cuda, cuda:1 or mps (the best there is).")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the fastest there is).")
     group.add_argument("--compare_to", metavar="MODEL", help="A second checkpoint, which answers each prompt too.")
     group.add_argument(
         "--compare_implementations",
@@ -88,13 +88,14 @@ def add_prompt_flags(group) -> None:
     group.add_argument(
         "--text_column",
         metavar="NAME",
-        help=f"Column of --prompts_file with the prompt (the one that a line has of {', '.join(PROMPT_COLUMNS)}).",
+        help="Column of --prompts_file with the prompt (default: the one that a line has of "
+        f"{', '.join(PROMPT_COLUMNS)}).",
     )
     group.add_argument(
         "--output_file",
         type=Path,
         metavar="FILE.jsonl",
-        help="Write answers there (of prompts.jsonl to prompts.generated.jsonl; of a single prompt nowhere).",
+        help="Write answers there (default for prompts.jsonl: prompts.generated.jsonl; for a single prompt: nowhere).",
     )
     group.add_argument("--overwrite", action="store_true", help="Begin --output_file anew.")
     group.add_argument("--batch_size", type=int, metavar="N", help=f"Sequences or beams at once ({BATCH_SIZE}).")

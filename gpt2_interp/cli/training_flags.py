@@ -17,21 +17,21 @@ class ExperimentArguments:
 
     effective_batch_size: int | None = flag(
         None,
-        "Examples of one optimizer step, over all devices and accumulated batches; 16 where neither "
-        "--per_device_train_batch_size nor --gradient_accumulation_steps is given, and those two are then chosen by "
-        "the memory that the device has.",
+        "Examples of one optimizer step, over all devices and accumulated batches. Default: 16 if neither "
+        "--per_device_train_batch_size nor --gradient_accumulation_steps is given; both then follow from the memory "
+        "of the device.",
     )
     probe_samples: int = flag(256, "Held-out examples that every snapshot measures.")
     snapshot_schedule: str = flag(
         "checkpoints",
-        "When to measure, besides step 0 and the last step: at checkpoints, every so many steps (a number), or log "
-        "(steps 1, 2, 4, 8, ...).",
+        "When to measure, besides step 0 and the last step: at checkpoints, every N steps (a number), or log (steps "
+        "1, 2, 4, 8, ...).",
         decides="record",
     )
     measures: list[str] = flags(
         ["all"],
         f"Which groups of measures: {', '.join(GROUPS)}; or all, without those that would cost more than 1% of the "
-        "training (said when it begins). docs/metrics.md defines each.",
+        "training (the run prints which). docs/metrics.md defines each.",
         decides="record",
     )
     precision: str = flag(
@@ -48,7 +48,7 @@ class ExperimentArguments:
         decides="record",
     )
     early_stopping_patience: int | None = flag(
-        None, "Stop after so many evaluations in a row without improvement of --metric_for_best_model."
+        None, "Stop after N evaluations in a row without improvement of --metric_for_best_model."
     )
     resume: bool = flag(False, "Go on from the newest intact checkpoint of this --run_name.", decides="nothing")
     overwrite: bool = flag(False, "Delete an earlier run of this --run_name first.", decides="nothing")
@@ -72,16 +72,16 @@ class TrainingDefaults:
         "Batches whose gradients are added up before an optimizer step; see --effective_batch_size.",
         decides="record",
     )
-    logging_steps: float = flag(10, "Log loss, learning rate and gradient norm every so many steps.", decides="record")
-    save_steps: float = flag(500, "Checkpoint, snapshot and evaluation every so many steps (< 1: share of the run).")
+    logging_steps: float = flag(10, "Log loss, learning rate and gradient norm every N steps.", decides="record")
+    save_steps: float = flag(500, "Checkpoint, snapshot and evaluation every N steps (< 1: share of the run).")
     save_strategy: str = flag("steps", "When checkpoints and snapshots are made: steps or epoch.")
     logging_nan_inf_filter: bool = flag(
-        False, "Hide non-finite losses from the log (the Trainer's default; not ours).", decides="nothing"
+        False, "Hide non-finite losses from the log (the Trainer's default, not this project's).", decides="nothing"
     )
-    use_cache: bool = flag(True, "What the saved config says about caching in generation (training never caches).")
+    use_cache: bool = flag(True, "Whether the saved config allows caching in generation (training never caches).")
     eval_on_start: bool = flag(True, "Evaluate the base before the first step: step 0 of eval/loss.")
-    metric_for_best_model: str | None = flag("eval_loss", "What chooses best_model/.")
-    greater_is_better: bool | None = flag(False, "Whether more of it is better.")
+    metric_for_best_model: str | None = flag("eval_loss", "The number that chooses best_model/.")
+    greater_is_better: bool | None = flag(False, "Whether more of --metric_for_best_model is better.")
     ddp_timeout: int = flag(
         86400,
         "Seconds that the other processes wait for the first one, which alone measures, scores and writes.",

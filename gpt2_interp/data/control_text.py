@@ -127,7 +127,7 @@ def _download(path: Path) -> str | None:
     return None
 
 
-# --- none that is trained on -------------------------------------------------------------------------------------
+# --- without training rows ----------------------------------------------------------------------------------------
 
 
 def _not_among(texts: Sequence[str], training: Iterable[Row]) -> list[str]:

@@ -24,11 +24,11 @@ class DataArguments:
         "e.g. abisee/cnn_dailymail.",
     )
     dataset_config_name: str | None = flag(None, "Configuration of a Hub dataset, e.g. 3.0.0.")
-    dataset_revision: str | None = flag(None, "Commit of a Hub dataset, so that it stays as it is.")
+    dataset_revision: str | None = flag(None, "Commit of a Hub dataset, so that its rows never change.")
     mixture: list[str] = flags(
         [],
         "Instead of one dataset, several sources of creative writing with their weights, e.g. writingprompts=0.4 "
-        f"openwebtext=0.6. Sources: {', '.join(SOURCES)}. Streamed from the Hub once, as many rows as are needed.",
+        f"openwebtext=0.6. Sources: {', '.join(SOURCES)}. The rows that are needed are streamed from the Hub once.",
     )
     source_files: list[str] = flags(
         [], "Local files for sources of --mixture, e.g. wikitext=wiki.jsonl; the others are streamed from the Hub."
@@ -57,13 +57,13 @@ class DataArguments:
     )
     text_unit: str = flag(
         "paragraph",
-        "What is one example of a .txt file: a line, a paragraph (between empty lines), or a document (between "
+        "One example of a .txt file is: a line, a paragraph (between empty lines), or a document (between "
         "<|endoftext|>, or the whole file).",
         choices=list(TEXT_UNITS),
     )
     block_size: int | None = flag(
         None,
-        "Creative writing: no example is longer than so many tokens. A plain text becomes several blocks (in a "
+        "Creative writing: no example is longer than N tokens. A plain text becomes several blocks (in a "
         "--mixture its first one), a prompted story keeps its beginning. Default: whole texts only.",
     )
     text_column: str | None = flag(
@@ -76,8 +76,6 @@ class DataArguments:
         "Tokens kept free for the target, and the most that are generated. Longer targets are kept whole, at the "
         "expense of their source.",
     )
-    max_train_samples: int | None = flag(
-        None, "Use only so many training rows; the number to make, for synthetic data."
-    )
+    max_train_samples: int | None = flag(None, "Use the first N training rows; of synthetic data, make N.")
     max_eval_samples: int | None = flag(None, "Rows that choose the best model.")
     max_predict_samples: int | None = flag(None, "Rows on which base and tuned model are compared.", decides="record")

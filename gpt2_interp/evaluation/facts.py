@@ -1,4 +1,4 @@
-"""Whether an output states the facts of its reference: right words with a wrong name are no summary."""
+"""Facts of a reference that an output states: right words with a wrong name are no summary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def states(text: str, forms: Sequence[str]) -> bool:
 
 
 def stated_facts(output: str, facts: Sequence[Fact]) -> list[bool]:
-    """For each fact, whether the output states its value in any form."""
+    """Return for each fact whether the output states its value in any form."""
     return [states(output, fact["forms"]) for fact in facts]
 
 

@@ -1,4 +1,4 @@
-"""How good is the output: target loss and perplexity, ROUGE, the lead-3 baseline, and intervals for all of them."""
+"""Target losses and perplexity of test rows, with intervals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TargetLosses:
         return TargetLosses(total[order], tokens[order])
 
     def of(self, examples: Sequence[bool]) -> TargetLosses:
-        """Of some of the examples; examples: [example] bool."""
+        """Return the losses of some of the examples; examples: [example] bool."""
         return TargetLosses(self.total[examples], self.tokens[examples])
 
     def summed(self, clusters: Sequence[str]) -> TargetLosses:
@@ -72,7 +72,7 @@ def target_losses(
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss in nats/token); infinite where that overflows."""
+    """Return exp(loss in nats/token); infinite where that overflows."""
     return math.exp(loss) if loss < 700 else math.inf
 
 

@@ -1,4 +1,4 @@
-"""The same test rows through the base and the tuned model: outputs, scores, and what a baseline would get."""
+"""The same test rows through the base and the tuned model: outputs, scores, and the scores of baselines."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ class ScoredRows:
         return [sequences[0] for sequences in results]
 
     def _decoding(self, num_beams: int) -> Decoding:
-        """Greedy stories repeat themselves; summaries are compared, so they must not depend on luck."""
+        """Return the settings of decoding: greedy stories repeat themselves; summaries are compared, so they must not
+        depend on luck."""
         if not self.is_summarization:
             return DecodingSettings("top_p", top_p=0.9, max_new_tokens=self.new_tokens).resolve()
         if num_beams == 1:
@@ -127,9 +128,9 @@ class ScoredRows:
         return self.samples(model, self._generate(model, self.prompts[: len(self.sample_rows)], "samples"))
 
     def samples(self, model, generated: Sequence[Generated]) -> list[dict[str, Any]]:
-        """What this model wrote for the sample rows: "generated", whether it "finished" by itself, "nll" (nats) of its
-        "tokens" under this model; and the same of the references behind the same prompts, as far as an output may
-        reach: "reference_cut", "reference_finished", "reference_nll", "reference_tokens"."""
+        """Return what this model wrote for the sample rows: "generated", whether it "finished" by itself, "nll" (nats)
+        of its "tokens" under this model; and the same of the references behind the same prompts, as far as an output
+        may reach: "reference_cut", "reference_finished", "reference_nll", "reference_tokens"."""
         generated = generated[: len(self.sample_rows)]
         texts, references = self._as_examples(generated), self.references[: len(self.sample_rows)]
         own, human = self._losses(model, texts), self._losses(model, references)
@@ -159,8 +160,8 @@ class ScoredRows:
         return text.target_ids[-1] == self.tokenizer.eos_token_id
 
     def text_quality(self, results: Mapping[str, Result], judges: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-        """Of the first outputs of each result, and of their references (as "reference"): the numbers of `text_quality`,
-        the share that ended by themselves, and their perplexity under each judge (a model)."""
+        """Return numbers of the first outputs of each result, and of their references (as "reference"): those of
+        `statistics.texts`, the share that ended by themselves, and their perplexity under each judge (a model)."""
         generated = {name: result.generated[: len(self.references)] for name, result in results.items()}
         texts = {name: [one.text.strip() for one in of_model] for name, of_model in generated.items()}
         texts["reference"] = [decode(self.tokenizer, example.target_ids).strip() for example in self.references]
@@ -216,8 +217,9 @@ class ScoredRows:
         return scores | (fact_recall(outputs, [row["facts"] for row in self.rows]) if self.has_facts else {})
 
     def baselines(self, tuned) -> dict[str, Result]:
-        """What a summary gets without understanding: {"lead3": the first three sentences, "tuned_shuffled_source": the
-        tuned model on the next row's article}, the second where facts are known. Nothing for other tasks."""
+        """Return what a summary gets without understanding: {"lead3": the first three sentences,
+        "tuned_shuffled_source": the tuned model on the next row's article}, the second where facts are known. Nothing
+        for other tasks."""
         if not self.is_summarization:
             return {}
         outputs = {"lead3": [lead3(row["source"]) for row in self.rows]}

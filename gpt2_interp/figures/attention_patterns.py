@@ -18,7 +18,8 @@ from gpt2_interp.snapshots.patterns import unfold_patterns
 
 @dataclass(frozen=True)
 class PatternEvolution:
-    """patterns: [step, head shown, query, key] of one probe; heads: (layer, head), with their changes in entropy."""
+    """Attention patterns [step, head shown, query, key] of one probe; heads: (layer, head), with their changes in
+    entropy."""
 
     steps: list[int]
     probe_id: str

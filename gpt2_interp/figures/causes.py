@@ -1,4 +1,4 @@
-"""Which blocks carry what was learned: grafts between the base and the tuned model."""
+"""Blocks that carry what was learned: grafts between the base and the tuned model."""
 
 from __future__ import annotations
 

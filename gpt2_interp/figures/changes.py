@@ -1,4 +1,4 @@
-"""Which attention heads changed, and by how much more than chance: maps of the changes in claims.json."""
+"""Attention heads that changed by more than chance: maps of the changes in claims.json."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def head_changes(m: Measurements, name: str) -> list[tuple[tuple[int, int], dict
 
 
 def _change_map(m: Measurements, name: str) -> MapPanel:
-    """Coloured only where the change exceeds the band; without a band nothing is."""
+    """Return a map that is coloured only where the change exceeds the band; without a band nothing is."""
     changes = head_changes(m, name)
     if not changes:
         why = m.claims["measures"].get(name, {}).get("why_none")
@@ -83,7 +83,8 @@ def _change_map(m: Measurements, name: str) -> MapPanel:
 
 
 def cell_state(change: dict[str, Any]) -> int:
-    """SHOWN beyond the band (and the floor of the precision), INSIDE up to it, NO_BAND where there is no band."""
+    """Return SHOWN beyond the band (and the floor of the precision), INSIDE up to it, NO_BAND where there is no
+    band."""
     if change["band"] is None:
         return NO_BAND
     limit = max(change["band"], change["floor"] or 0)

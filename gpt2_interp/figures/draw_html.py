@@ -1,4 +1,4 @@
-"""How plotly draws panels, and how its figures become pages that hold everything they need."""
+"""Panels drawn with plotly, as pages that hold everything they need."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plotly_title(m: Measurements, text: str) -> dict[str, Any]:
 
 
 def plain_look(figure: go.Figure) -> go.Figure:
-    """The same look for every plotly figure; small titles, so that panels stay legible on a phone."""
+    """Give every plotly figure the same look; small titles, so that panels stay legible on a phone."""
     figure.update_layout(template="plotly_white", font={"size": 12})
     figure.update_annotations(font_size=13)
     return figure
@@ -221,7 +221,7 @@ def _(layout: Maps, m: Measurements) -> go.Figure:
 
 
 def _map_title(panel: MapPanel) -> str:
-    """With its unit, which has no room beside the colour bar."""
+    """Return the title with its unit, which has no room beside the colour bar."""
     if not panel.values.size:
         return panel.title
     return f"{panel.title} [{panel.unit}]" + (f"<br><sup>{panel.note}</sup>" if panel.note else "")

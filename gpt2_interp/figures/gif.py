@@ -34,7 +34,8 @@ def film(canvas: Canvas, n_step: int, show: Callable[[int], None]) -> bytes:
 
 
 def gif_bytes(frames: Sequence[np.ndarray], duration_ms: Sequence[int]) -> bytes:
-    """frames: RGB uint8 [height, width, 3], all of one size; one duration in milliseconds per frame; loops for ever.
+    """Return an animation of RGB uint8 frames [height, width, 3], all of one size; one duration in milliseconds per
+    frame; loops for ever.
 
     Each frame must differ from its neighbours (they carry their step): the format merges identical ones.
     """
@@ -61,7 +62,7 @@ def step_durations(n_frames: int) -> list[int]:
 
 
 def only_one(steps: Sequence[int]) -> str:
-    """What a title adds when there is nothing to compare yet."""
+    """Return what a title adds when there is nothing to compare yet."""
     return "" if len(steps) > 1 else " · only one snapshot so far: nothing can have changed yet"
 
 

@@ -24,7 +24,7 @@ HEADS_SHOWN = 4
 
 @dataclass(frozen=True)
 class HeadEvolution:
-    """entropy, change: [step, layer, head], means over probes at region Q; change is against the first step."""
+    """Entropy and its change against the first step, each [step, layer, head]: means over probes at region Q."""
 
     steps: list[int]
     entropy: np.ndarray

@@ -60,7 +60,7 @@ def _same_range(name: str, names: Iterable[str]) -> list[str]:
 
 
 def _color_limits(name: str, values: np.ndarray) -> tuple[float, float]:
-    """Both ends of the colours: the extremes of the defined values, and the measure's own limits."""
+    """Return both ends of the colours: the extremes of the defined values, and the measure's own limits."""
     fixed = [end for end in MEASURE[name].limits if end is not None]
     ends = [*values[np.isfinite(values)].tolist(), *map(float, fixed)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
@@ -92,7 +92,8 @@ def _hover(m: Measurements, name: str, steps: list[int], values: np.ndarray) -> 
 
 
 def _layer_map(m: Measurements, name: str, layers: Layers) -> MapPanel:
-    """layers: the measures of the picture, those that share a colour range with this one among them."""
+    """Return a map of one measure. layers: the measures of the picture, those that share a colour range with this one
+    among them."""
     title, found = MEASURE[name].title, layers[name]
     if found is None:
         return MapPanel(title, measure_label(name), note=not_measured(name))

@@ -1,4 +1,4 @@
-"""What was learned, over the optimizer step: losses, use of the source, twins, movement of the hidden states."""
+"""Learning over the optimizer step: losses, use of the source, twins, movement of the hidden states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MLP neurons that changed most: chosen on one half of the probes, shown as the other half has them."""
+"""The MLP neurons that changed most: chosen on one half of the probes, shown with the numbers of the other half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and intervals as text, for tables of the report and for what pointing at a cell says."""
+"""Numbers and intervals as text, for tables of the report and for the texts shown when a reader points at a cell."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def bounds(self) -> str:
-        """ "38.0 to 42.2", or the remark."""
+        """Return "38.0 to 42.2", or the remark."""
         if self.value is None or self.low is None or self.high is None or math.isnan(self.low + self.high):
             return self.remark
         return f"{self.write(self.low)} to {self.write(self.high)}"

@@ -36,7 +36,7 @@ def temporal_panels(m: Measurements) -> list[LinePanel]:
 
 
 def loss_panel(m: Measurements) -> LinePanel:
-    """What the Trainer logged."""
+    """Return a panel of the loss that the Trainer logged."""
     lines = []
     for key, label, color in (("loss", "train", GREY), ("eval_loss", "evaluation", ORANGE)):
         x, y = m.logged(key)

@@ -1,4 +1,4 @@
-"""Panels: what a picture shows, as plain arrays with labels and units. Layouts: the panels of one picture, placed.
+"""Panels: the content of a picture, as plain arrays with labels and units. Layouts: the panels of one picture, placed.
 
 `draw_png.py` and `draw_html.py` draw the same layouts, and the tests look at the panels.
 """
@@ -100,12 +100,12 @@ class MapPanel:
     note: str = ""
 
     def cells(self, state: int) -> np.ndarray:
-        """`values` where the cell has this state, NaN elsewhere."""
+        """Return `values` where the cell has this state, NaN elsewhere."""
         states = np.full(self.values.shape, SHOWN) if self.state is None else self.state
         return np.where(states == state, self.values, np.nan)
 
     def dark_cells(self) -> np.ndarray:
-        """Where the colour is dark: both ends of a diverging map, the lower half of the other."""
+        """Return where the colour is dark: both ends of a diverging map, the lower half of the other."""
         low, high = self.limits
         if self.diverging:
             return np.abs(self.values) > 0.6 * max(-low, high)

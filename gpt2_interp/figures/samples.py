@@ -120,7 +120,7 @@ def _perplexity_panel(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> LineP
 
 
 def _perplexity(rows: Sequence[Mapping[str, Any]], prefix: str) -> Bounded:
-    """exp(summed nll / tokens), with bounds from resampling texts."""
+    """Return exp(summed nll / tokens), with bounds from resampling texts."""
     pairs = [(row.get(f"{prefix}nll"), row.get(f"{prefix}tokens")) for row in rows]
     if not all(is_number(value) for pair in pairs for value in pair) or not sum(tokens for _, tokens in pairs):
         return NOTHING

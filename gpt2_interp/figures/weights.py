@@ -1,4 +1,4 @@
-"""Figures of weights and gradients: which matrices moved, how far, in how many directions."""
+"""Figures of weights and gradients: the matrices that moved, how far, and in how many directions."""
 
 from __future__ import annotations
 

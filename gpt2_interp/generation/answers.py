@@ -1,4 +1,4 @@
-"""What a model answered to one prompt: how it is kept (one JSON object) and how it is shown (text, a table of tokens).
+"""The answer of a model to one prompt, as it is kept (one JSON object) and as it is shown (text, a table of tokens).
 
 An `Answer` knows where it comes from: the model's path and a fingerprint of its weights, the task, and every setting
 that had an effect. Everything that is saved or printed about generated text is made from it.
@@ -173,7 +173,7 @@ def _table(choices: Sequence[TokenChoice]) -> Iterator[str]:
 
 
 def quoted(text: str) -> str:
-    """In quotation marks, with line breaks and tabs visible: a token's spaces belong to it."""
+    """Put a text in quotation marks, with line breaks and tabs visible: a token's spaces belong to it."""
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -2,7 +2,7 @@
 
 Three questions, each answered by running both sides on the CPU in float32:
 
-1. Do `scratch_gpt2` and `GPT2LMHeadModel` compute the same logits from the same weights?
+1. Do `gpt2_from_scratch` and `GPT2LMHeadModel` compute the same logits from the same weights?
 2. Do the algorithms of `decoding_from_scratch` and `transformers.generate` write the same tokens?
 3. Why does `transformers.pipeline("text-generation")` write something else? It has settings of its own: 256 new tokens,
    sampling at temperature 0.7 from the top 50, the checkpoint's dtype. Each is tried alone, to see which changes this
@@ -104,7 +104,8 @@ class ImplementationComparison:
 
     @property
     def agrees(self) -> bool:
-        """Own model and algorithm, transformers, generate_text.py, and the pipeline when told how: all the same."""
+        """Return whether our model and algorithm, transformers, generate_text.py, and the pipeline with our settings
+        write the same."""
         same = all(c.parts_at is None and c.generate_text_agrees for c in self.continuations)
         return same and self.pipeline.explicit_parts_at is None
 
@@ -120,7 +121,7 @@ def compare(
     task: str = "text",
     base_model: str | None = None,
 ) -> ImplementationComparison:
-    """Both implementations on one prompt. model_path, base_model: as for `models.load_trained`; task: as for
+    """Run both implementations on one prompt. model_path, base_model: as for `load_trained`; task: as for
     `PromptBuilder`. Raises InputError."""
     if decoding.max_seconds is not None:
         raise InputError("--max_seconds can't be compared, the clock never cuts at the same token twice: leave it out.")
@@ -162,7 +163,8 @@ def compare(
 
 
 def generate_arguments(decoding: Decoding, room: int, tokenizer) -> dict[str, Any]:
-    """The settings as `generate` calls them. All that chooses a token is said, so that no default decides."""
+    """Return filled settings as arguments of `generate`. Everything that chooses a token is given, so that no default
+    decides."""
     arguments = {
         "max_new_tokens": room,
         "do_sample": decoding.is_random,
@@ -203,7 +205,7 @@ def _logits(model, ids: list[int]) -> torch.Tensor:
 
 
 def _continuations(own, theirs, tokenizer, prompt_ids, room, decoding, arguments) -> list[BothContinuations]:
-    """Every sequence of both, the k-th of a sampling mode with seed + k."""
+    """Write every sequence with both, the k-th of a sampling mode with seed + k."""
     eos = tokenizer.eos_token_id
     written = decoding_from_scratch.decode(own, prompt_ids, decoding, room, eos)
     if decoding.is_random:
@@ -243,7 +245,7 @@ def _until_end(ids: list[int], eos: int) -> list[int]:
 
 @dataclass
 class _Call:
-    """What reached `generate` inside a pipeline, what it made of the settings, and what came out."""
+    """One call of `generate` inside a pipeline: what reached it, what it made of the settings, and what came out."""
 
     prompt_ids: list[int]
     settings: dict[str, Any]
@@ -295,7 +297,7 @@ def _make_pipeline(model: str | PreTrainedModel, tokenizer: PreTrainedTokenizerB
 
 
 def _call(pipe, text: str, given: dict[str, Any], seed: int) -> _Call:
-    """One call of a pipeline, listening to what it tells `generate`."""
+    """Call a pipeline once, and record what it passes to `generate`."""
     generate, call = pipe.model.generate, _Call([], {}, [])
 
     def listening(**kwargs):
@@ -320,7 +322,7 @@ def _call(pipe, text: str, given: dict[str, Any], seed: int) -> _Call:
 
 
 def _source(pipe, name: str) -> str:
-    """Who says what `name` is when nobody else does: in this order transformers looks."""
+    """Return where transformers takes `name` from if nobody gives it: it looks in this order."""
     config = pipe.model.generation_config
     if name in config.to_diff_dict():
         return "generation_config.json"
@@ -338,7 +340,7 @@ def _effect(ours: list[int], alone: _Call) -> tuple[int | None, str | None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice of transformers about settings, which here are tried on purpose."""
+    """Silence the advice of transformers about settings, which are tried here on purpose."""
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Five ways to write text with a language model, written out for reading: one prompt, one function each.
+"""Five ways to write text with a language model, from scratch and to be read: one prompt, one function each.
 
 A language model reads L tokens and gives every token of its vocabulary (V of them) a score for coming next: the logits.
 A decoding algorithm turns scores into text, one token after the other:
@@ -15,7 +15,7 @@ and seed. The order of operations is therefore its order:
     logits -> repetition penalty -> n-gram ban -> temperature -> top-k -> top-p -> softmax -> draw
     logits -> log softmax -> repetition penalty -> n-gram ban -> sum over the beam -> the best 2 * num_beams
 
-Where a paper says it differently, or transformers does more, a line beginning with "Note" stands where it happens.
+Where a paper has it otherwise, or transformers does more, a line beginning with "Note" stands where it happens.
 A batch of prompts, several draws for one prompt and defaults are not here: `generate.py` beside this file has them.
 """
 
@@ -36,7 +36,7 @@ IMPOSSIBLE = -1e9  # below the score of any text
 
 @dataclass(frozen=True)
 class Rules:
-    """What all five obey: where to stop, and what may not be said again.
+    """Rules for all five algorithms: where to stop, and what may not be repeated.
 
     Note: the caller sees to it that prompt and new tokens fit `n_positions`, else the position embedding raises an
     IndexError; transformers does not check that either.
@@ -53,7 +53,7 @@ class Rules:
 
 @torch.no_grad()
 def write(model, prompt_ids: Ids, rules: Rules, choose: Callable[[Tensor], Tensor]) -> list[int]:
-    """The prompt's continuation, where `choose` takes the scores [V] of the next token and returns the token.
+    """Return the prompt's continuation; `choose` takes the scores [V] of the next token and returns the token.
 
     The model keeps the keys and values of all it has read in a cache, so every step after the first reads one token.
     """
@@ -72,14 +72,14 @@ def write(model, prompt_ids: Ids, rules: Rules, choose: Callable[[Tensor], Tenso
 
 
 def greedy_search(model, prompt_ids: Ids, rules: Rules) -> list[int]:
-    """The most probable token at every step."""
+    """Take the most probable token at every step."""
     return write(model, prompt_ids, rules, torch.argmax)
 
 
 def ancestral_sampling(model, prompt_ids: Ids, rules: Rules, generator: Generator, temperature=1.0) -> list[int]:
-    """Every token drawn with the probability that the model gives it.
+    """Draw every token with the probability that the model gives it.
 
-    Note: for pure sampling transformers must be told top_k=0, because `generate` samples from the top 50 by default.
+    Note: for pure sampling transformers needs top_k=0, because `generate` samples from the top 50 by default.
     """
     return write(model, prompt_ids, rules, lambda scores: draw(scores / temperature, generator))
 
@@ -87,7 +87,7 @@ def ancestral_sampling(model, prompt_ids: Ids, rules: Rules, generator: Generato
 def top_k_sampling(
     model, prompt_ids: Ids, rules: Rules, generator: Generator, temperature=1.0, top_k=50, top_p=None
 ) -> list[int]:
-    """Drawn from the k most probable tokens (Fan et al. 2018); with `top_p` from their nucleus."""
+    """Draw from the k most probable tokens (Fan et al. 2018); with `top_p` from their nucleus."""
 
     def choose(scores: Tensor) -> Tensor:  # [V] -> []
         scores = keep_top_k(scores / temperature, top_k)
@@ -99,7 +99,7 @@ def top_k_sampling(
 def top_p_sampling(
     model, prompt_ids: Ids, rules: Rules, generator: Generator, temperature=1.0, top_p=0.9, top_k=None
 ) -> list[int]:
-    """Drawn from the nucleus: the fewest tokens with probability p (Holtzman et al. 2020, section 3.1).
+    """Draw from the nucleus: the fewest tokens with probability p (Holtzman et al. 2020, section 3.1).
 
     With `top_k` the nucleus is that of the k most probable tokens, whose probabilities then sum to 1: k first, then p.
     """
@@ -122,7 +122,7 @@ def draw(scores: Tensor, generator: Generator) -> Tensor:
 
 
 def keep_top_k(scores: Tensor, k: int) -> Tensor:
-    """[V] -> [V]: minus infinity for all but the k largest.
+    """Set all but the k largest scores to minus infinity: [V] -> [V].
 
     Note: in transformers, and so here, a token as good as the k-th stays too: with ties more than k are left.
     """
@@ -131,7 +131,8 @@ def keep_top_k(scores: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(scores: Tensor, p: float) -> Tensor:
-    """[V] -> [V]: minus infinity outside the nucleus, the smallest set of most probable tokens with sum >= p.
+    """Set all scores outside the nucleus, the smallest set of most probable tokens with sum >= p, to minus infinity:
+    [V] -> [V].
 
     From the least probable upwards, a token leaves while it and all below have 1 - p or less: then those above it have
     p or more. The most probable stays always.
@@ -211,7 +212,7 @@ def beam_search(
     return finished
 
 
-# --- what may not be said again -----------------------------------------------------------------------------------
+# --- what may not be repeated ---------------------------------------------------------------------------------------
 
 
 def discourage_repetition(scores: Tensor, ids: Ids, rules: Rules) -> Tensor:
@@ -227,7 +228,8 @@ def discourage_repetition(scores: Tensor, ids: Ids, rules: Rules) -> Tensor:
 
 
 def penalize_seen(scores: Tensor, ids: Ids, penalty: float) -> Tensor:
-    """[V] -> [V]: less for every token that occurred, once however often it did (Keskar et al. 2019, section 4.1).
+    """Lower the score of every token that occurred, once however often it did: [V] -> [V] (Keskar et al. 2019, section
+    4.1).
 
     Note: the paper divides every score; dividing a negative one would favour the token, so transformers multiplies it.
     """
@@ -237,7 +239,8 @@ def penalize_seen(scores: Tensor, ids: Ids, penalty: float) -> Tensor:
 
 
 def ban_repeated_ngrams(scores: Tensor, ids: Ids, n: int) -> Tensor:
-    """[V] -> [V]: minus infinity for what would complete an n-gram a second time (Paulus et al. 2018, section 2.5)."""
+    """Set to minus infinity what would complete an n-gram a second time: [V] -> [V] (Paulus et al. 2018, section
+    2.5)."""
     ids = list(ids)
     last = ids[len(ids) - (n - 1) :]  # the n - 1 tokens that the next one would complete
     banned = [ids[i + n - 1] for i in range(len(ids) - n + 1) if ids[i : i + n - 1] == last]

@@ -61,7 +61,7 @@ def generate(
     streamer: BaseStreamer | None = None,
     on_batch: Callable[[list[int], list[list[Generated]]], None] | None = None,
 ) -> list[list[Generated]]:
-    """Continuations of all prompts, [prompt][sequence].
+    """Return continuations of all prompts, [prompt][sequence].
 
     Sequence k of a prompt is drawn with seed + k, where seed is the prompt's in `seeds`, by default that of `decoding`.
 
@@ -101,8 +101,8 @@ def generate(
 
 @dataclass(frozen=True)
 class _Row:
-    """What one row of a batch continues: a prompt's index and ids, the most new tokens, and the seed of this sequence
-    (None where nothing is drawn)."""
+    """One row of a batch: a prompt's index and ids, the most new tokens, and the seed of this sequence (None where
+    nothing is drawn)."""
 
     prompt: int
     ids: Sequence[int]
@@ -111,8 +111,8 @@ class _Row:
 
 
 def _batches(prompts, seeds, rooms, decoding: Decoding, batch_size: int) -> Iterator[list[_Row]]:
-    """Rows of similar length together, shortest first: a row a drawn sequence, or a prompt whose beams share the
-    batch."""
+    """Put rows of similar length together, shortest first: a row for each drawn sequence, or for each prompt whose
+    beams share the batch."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     if decoding.is_random:
         rows = [_Row(i, prompts[i], rooms[i], seeds[i] + k) for i in order for k in range(decoding.num_sequences)]
@@ -134,7 +134,7 @@ class _BatchRun:
         self.limits = Limits([row.room for row in rows], self.width, decoding.max_seconds, self.device)
 
     def generate(self) -> list[list[Generated]]:
-        """Return [row][sequence]"""
+        """Return the results [row][sequence]."""
         width = self.width
         input_ids = torch.full((len(self.rows), width), self.tokenizer.pad_token_id)
         attention_mask = torch.zeros_like(input_ids)
@@ -155,7 +155,8 @@ class _BatchRun:
         return self._results(output)
 
     def _arguments(self, last: int) -> dict[str, Any]:
-        """Everything that `decoding` decides is said, so that no folder's generation_config.json decides it."""
+        """Return everything that `settings` decide as arguments, so that no folder's generation_config.json decides
+        it."""
         return {
             "max_length": last,
             "max_new_tokens": None,

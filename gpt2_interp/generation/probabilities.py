@@ -33,8 +33,8 @@ class TokenProbability:
 
 @torch.no_grad()
 def token_probabilities(model, prompt_ids: Sequence[int], ids: Sequence[int], top: int = 5) -> list[TokenProbability]:
-    """How likely each of `ids` was behind the prompt and the ids before it: one pass over all, whatever method wrote
-    them. The prompt must not be empty."""
+    """Return how likely each of `ids` was behind the prompt and the ids before it: one pass over all, whatever method
+    wrote them. The prompt must not be empty."""
     if not len(ids):
         return []
     device = next(model.parameters()).device

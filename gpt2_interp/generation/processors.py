@@ -27,7 +27,8 @@ class Draw(LogitsProcessor):
 
 
 class NoRepeatNGram(NoRepeatNGramLogitsProcessor):
-    """As in transformers, but padding is no text: there, padded rows must not repeat their padding, which is EOS.
+    """The n-gram rule of transformers, except that padding is no text: in transformers padded rows must not repeat
+    their padding, which is EOS.
 
     padding: [row] columns of padding before each row's text.
     """

@@ -42,7 +42,7 @@ class PromptLine:
     text: str
 
     def record(self) -> dict[str, Any]:
-        """What names the prompt in the line of its answer."""
+        """Return what names the prompt in the line of its answer."""
         return {"line": self.number} if self.id is None else {"line": self.number, "id": self.id}
 
 
@@ -74,7 +74,7 @@ def read_prompts(path: Path, text_column: str | None = None) -> tuple[list[Promp
 
 
 def _prompt(number: int, line: bytes, text_column: str | None) -> PromptLine:
-    """Raise ValueError with what is wrong with the line."""
+    """Return the prompt of a line. Raises ValueError with what is wrong with the line."""
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
@@ -231,7 +231,7 @@ class AnswersFile:
 
 
 def _difference(record: dict[str, Any], source: dict[str, Any], probabilities: bool) -> str | None:
-    """What an answer of an earlier run was made with and this run is not, in words. A model may have moved."""
+    """Return in words what an answer of an earlier run was made with and this run is not. A model may have moved."""
     there, here = record["settings"], source["settings"]
     for name in sorted({*there, *here}):
         if there.get(name) != here.get(name):

@@ -97,7 +97,7 @@ class Entry:
 
 
 class Session:
-    """What is asked, how, and of which models.
+    """The state of a session: which models are asked, and with which settings.
 
     models: the one that answers, and maybe one to compare it with. load: makes a TextModel of a path, for /compare.
     aloud: write tokens as they come. as_json: a line of JSON instead of text.
@@ -170,8 +170,8 @@ class Session:
     # --- the loop ----------------------------------------------------------------------------------------------
 
     def run(self, lines: PipeLines | TerminalLines) -> None:
-        """Until the end of the input or /quit. Raises KeyboardInterrupt on Ctrl-C where nobody sits at a terminal, and
-        at a terminal when it comes twice at the sign."""
+        """Answer lines until the end of the input or /quit. Raises KeyboardInterrupt on Ctrl-C where nobody sits at a
+        terminal, and at a terminal when it comes twice at the sign."""
         warned = False
         while not self.is_over:
             try:
@@ -215,8 +215,8 @@ class Session:
         return "\n".join(block), True
 
     def handle(self, line: str, is_prompt: bool, is_terminal: bool) -> None:
-        """One command or prompt. Whatever goes wrong is said in a sentence. Raises KeyboardInterrupt where nobody
-        sits at a terminal."""
+        """Handle one command or prompt. Whatever goes wrong is reported in a sentence. Raises KeyboardInterrupt where
+        nobody sits at a terminal."""
         count = len(self.entries)
         try:
             if is_prompt:
@@ -242,7 +242,7 @@ class Session:
             self.say(f"error: {OUT_OF_MEMORY}")
 
     def command(self, line: str) -> Entry | None:
-        """Raise InputError."""
+        """Run one command; return the entry that it made, if any. Raises InputError."""
         name, _, rest = line[1:].strip().partition(" ")
         command = COMMANDS.get(name)
         if command is None:
@@ -254,7 +254,7 @@ class Session:
     # --- commands ----------------------------------------------------------------------------------------------
 
     def greet(self) -> None:
-        """What someone at a terminal is to know first."""
+        """Tell someone at a terminal what to know first."""
         main = self.models[0]
         self.say(f"{main.path}: {_TASK_WORDS[main.task]}")
         if len(self.models) > 1:
@@ -336,7 +336,7 @@ class Session:
         self.say(f"{self.models[0].task}: {_TASK_WORDS[self.models[0].task]}")
 
     def again(self, rest: str) -> Entry:
-        """The last prompt once more, with the seeds that come after those it had."""
+        """Answer the last prompt once more, with the seeds that come after those it had."""
         if not self.entries:
             raise InputError("there is no prompt yet to answer again.")
         decoding = self.decoding
@@ -441,7 +441,7 @@ def _summary(answer: Answer, seconds: float) -> str:
 
 
 def shortened(text: str, width: int = 100) -> str:
-    """On one line of at most `width` characters."""
+    """Return a text on one line of at most `width` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 3].rstrip() + "..."
 

@@ -1,4 +1,4 @@
-"""How text is generated: the settings, what each means, where it has an effect, and what makes no sense.
+"""Settings of generation: what each means, where it has an effect, and which make no sense together.
 
 Field names are the flags' names. This module imports no library, so that --help and mistakes are answered at once.
 """
@@ -110,7 +110,7 @@ SETTINGS: dict[str, Setting] = {
         int, "Most tokens of a continuation; fewer where the context ends.", default=100, least=1
     ),
     "max_seconds": Setting(
-        float, "Stop after so many seconds and keep what is written; a batch of prompts shares them.", above=0
+        float, "Stop after X seconds and keep what is written; a batch of prompts shares them.", above=0
     ),
     "num_sequences": Setting(
         int,
@@ -132,7 +132,7 @@ def has_effect(name: str, method: str) -> bool:
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """The settings that a user gave; None: not given. `resolve` checks them and adds the defaults."""
+    """The settings of one request; None means that a setting was not given. `filled()` puts the defaults in."""
 
     decoding: str = SETTINGS["decoding"].default
     num_beams: int | None = None
@@ -185,7 +185,7 @@ class DecodingSettings:
         return found
 
     def _check_effect(self, name: str, value: Any) -> None:
-        """Raise InputError if setting `name` changes nothing with this method."""
+        """Refuse setting `name` if it changes nothing with this method. Raises InputError."""
         if self.decoding in SETTINGS[name].methods:
             return
         if name == "num_sequences":
@@ -200,7 +200,7 @@ class DecodingSettings:
         )
 
     def changed(self, name: str, text: str) -> DecodingSettings:
-        """Return the settings with one of them read from `text`; "none" and "default" take it back.
+        """Return the settings with one read from `text`; "none" and "default" take it back.
 
         `decoding` takes along only the settings that have an effect with the new method. Raises InputError for an
         unknown name (the nearest one is named) and for an unreadable value; `resolve` finds the other mistakes.
@@ -276,7 +276,7 @@ class Decoding:
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Raise InputError if the value is of the wrong type or out of range."""
+    """Refuse a value of the wrong type or out of range. Raises InputError."""
     setting = SETTINGS[name]
     if setting.kind in (str, bool):
         if not isinstance(value, setting.kind):

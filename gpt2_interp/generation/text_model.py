@@ -72,7 +72,7 @@ class TextModel:
         return digest.hexdigest()[:16]
 
     def source(self, decoding: Decoding) -> dict[str, Any]:
-        """Where an answer comes from, as its record says it."""
+        """Return where an answer comes from, for its record."""
         return {
             "model": self.path,
             "weights": self.weights,
@@ -84,7 +84,7 @@ class TextModel:
     # --- prompts -----------------------------------------------------------------------------------------------
 
     def prompt(self, text: str, decoding: Decoding) -> Prompt:
-        """Raise InputError for a prompt that can't be answered."""
+        """Return a text as the model reads it. Raises InputError for a prompt that can't be answered."""
         if any("\ud800" <= character <= "\udfff" for character in text):  # what Python makes of bytes that are no UTF-8
             raise InputError("the prompt is not UTF-8 text: convert it first.")
         ids, _, note = self.builder.build(text, decoding)
@@ -192,7 +192,7 @@ _BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 def usable_device(name: str) -> torch.device:
-    """Raise InputError for a device that torch does not know or this machine does not have."""
+    """Return the named device. Raises InputError for one that torch does not know or this machine does not have."""
     try:
         device = torch.device(name)
     except RuntimeError:

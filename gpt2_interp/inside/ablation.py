@@ -30,7 +30,7 @@ PARTS = ("source", "target")  # parts of an example: source and template, and ta
 
 @dataclass(frozen=True)
 class Forward:
-    """What one forward pass left behind.
+    """Everything that one forward pass leaves behind.
 
     entries: the residual stream where a layer begins; z: its heads' outputs side by side, the input of attn.c_proj;
     each one tensor a layer, [batch, seq, d_model]. final: [batch, seq, d_model] after ln_f. mask: what attention gets.
@@ -75,7 +75,8 @@ def part_means(z: Sequence[Tensor], masks: Tensor) -> Tensor:
 
 
 def other_half_means(means: Tensor, halves: Sequence[int]) -> Tensor:
-    """What replaces an example's z: the mean of `means` over the examples of the other half, each with equal weight.
+    """Return what replaces an example's z: the mean of `means` over the examples of the other half, each with equal
+    weight.
 
     means: [example, ...], NaN where undefined; halves: 0 or 1 for each example. Same shape; NaN where the other half
     has none.
@@ -102,7 +103,8 @@ def batches_of(chosen: Sequence[int], examples: Sequence[Example], max_tokens: i
 def ablation_exact(
     gpt2: GPT2LMHeadModel, examples: Sequence[Example], halves: Sequence[int], max_batch_tokens: int = 2048
 ) -> np.ndarray:
-    """What taking a head away costs: mean NLL(target) ablated - intact, [example, layer, head] float32, nats per token.
+    """Return the cost of taking each head away: mean NLL(target) ablated - intact, [example, layer, head] float32, nats
+    per token.
 
     A head's output z (its slice of attn.c_proj's input) is replaced at every position by its mean over the examples of
     the other half, each with equal weight, separately in the source with the template and in the target (Wang et al.

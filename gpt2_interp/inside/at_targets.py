@@ -1,4 +1,4 @@
-"""Numbers of each supervised token: what the model thinks of it where it has to predict it.
+"""Numbers of each supervised token, taken where the model has to predict it.
 
 A new one is a function and a row of `AT_TARGETS`. A snapshot then has its mean over the supervised tokens of each
 probe, under the name of its row in the measure table, and `control_<name>` and `band_<name>` where the table asks.

@@ -35,8 +35,8 @@ OBSERVED = (*QUERY_MEASURES, *TARGET_MEASURES, "attn_source_chance", *LIFTS, *AG
 
 
 def output_grams(gpt2: GPT2LMHeadModel) -> Tensor:
-    """Return [layer, head, d_head, d_head] float32 on the model's device, W_O W_O' of each head, W_O: [d_head, d_model]
-    being the rows of c_proj's weight that the head's output is multiplied by, adapters included. Raises ValueError for
+    """Return W_O W_O' of each head, [layer, head, d_head, d_head] float32 on the model's device; W_O [d_head, d_model]
+    are the rows of c_proj's weight that the head's output is multiplied by, adapters included. Raises ValueError for
     adapters other than LoRA."""
     grams = []
     with torch.autocast(gpt2.device.type, enabled=False):
@@ -249,7 +249,7 @@ class RepeatedTokens:
         self._sums: list[dict[str, Tensor]] = [{} for _ in range(n_layer)]  # each [batch, head]
 
     def see_residual(self, layer: int, x: Tensor) -> None:
-        """Nothing here is held against the residual stream."""
+        """Ignore the residual stream: nothing here is compared with it."""
 
     def __call__(self, layer: int, first: int, scores: Tensor, a: Tensor, value: Tensor, output: Tensor) -> None:
         """Add the block's queries; see AttentionObserver."""

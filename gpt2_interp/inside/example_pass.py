@@ -24,7 +24,7 @@ MAX_BATCH_TOKENS = 2048
 
 
 class ExamplePass:
-    """What one forward pass saw of its examples.
+    """Everything that one forward pass saw of its examples.
 
     arrays: the attention measures by name, [example, ...]; attn_kl0 and attn_logprob [kl, ...].
     pooled: [example, pooling, hidden_layer, d_model], NaN where an example lacks a pooling; None if not asked for.
@@ -172,7 +172,7 @@ class ExamplePass:
 
 
 def timed(function: Callable, watch: Stopwatch, name: str) -> Callable:
-    """`function`, its time counted under `name`."""
+    """Return `function` with its time counted under `name`."""
 
     def run(*args):
         with watch(name):

@@ -1,4 +1,4 @@
-"""What the loss on the probes asks of each weight matrix, and of each attention head: one set of backward passes."""
+"""Gradients of the loss on the probes, for each weight matrix and each attention head: one set of backward passes."""
 
 from __future__ import annotations
 

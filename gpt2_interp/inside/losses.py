@@ -1,4 +1,4 @@
-"""Losses of target tokens, and the log-odds of twins: what a changed source or a changed weight is measured by.
+"""Losses of target tokens, and the log-odds of twins. A changed source or a changed weight is measured by them.
 
 Everything here expects the bare GPT2LMHeadModel in eval mode (`observation.measuring` sees to that), runs it in float32
 without gradients, and leaves nothing behind. Sequences are padded on the right, where the causal mask hides the padding

@@ -1,4 +1,4 @@
-"""Looking inside a GPT-2 while it reads: the model borrowed and given back, and who is told what it computes.
+"""Looking inside a GPT-2 while it reads: the model is borrowed and given back, and an observer gets what it computes.
 
 Attention is computed here, with the model's own queries and keys but a block of queries at a time, so that never a
 whole map [batch, head, query, key] is in memory.

@@ -1,4 +1,4 @@
-"""What a head attends to, from attention after softmax: how widely, how far back, how much of it to the source.
+"""Statistics of attention after softmax: how widely a head looks, how far back, how much of it at the source.
 
 A query i sees m = i + 1 keys. Rows are renormalised in float32, so that a half-precision softmax sums to 1. "ns" is
 without the sink: keys 1..i, renormalised. What a query cannot have (Gini of one key, distance without any key but the
@@ -83,7 +83,7 @@ def _gini(a: Tensor, i: Tensor, total: Tensor) -> Tensor:
 
 
 def _sorted(a: Tensor) -> Tensor:
-    """`a` (float32, contiguous, not negative) with every row ascending."""
+    """Return `a` (float32, contiguous, not negative) with every row ascending."""
     if a.device.type != "cpu":
         return a.sort(dim=-1).values
     # numpy sorts integers with vector instructions, 15 times faster than torch sorts floats on a CPU; the bits of

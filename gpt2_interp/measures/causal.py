@@ -1,4 +1,4 @@
-"""What a model takes from its source: from losses behind another source, and from articles with one fact swapped."""
+"""What a model takes from its source, in numbers: losses behind another source, and articles with one fact swapped."""
 
 from __future__ import annotations
 

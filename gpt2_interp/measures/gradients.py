@@ -1,4 +1,4 @@
-"""Which matrices the training gradient falls on."""
+"""Shares of the training gradient, matrix by matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the hidden states of the probes have moved, from pooled states.
+"""Movement of the probes' hidden states, from pooled states.
 
 X: [example, hidden_layer, d_model] of one pooling; X_t is measured, X_0 is the base. An example that has NaN (a pooling
 that it lacks) or infinity in any of the states compared is left out. Where fewer than MINIMUM_PROBES remain, or they
@@ -24,10 +24,10 @@ _STACK_SIZE = 2**18  # similarities worked on at once; more would not stay in th
 
 
 def hidden_measures(X_t: np.ndarray, X_0: np.ndarray, X_prev: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Every row of the measure table's HIDDEN but hidden_pooled, by name, with the table's axes, float32.
+    """Compute every row of the measure table's HIDDEN but hidden_pooled, by name, with the table's axes, float32.
 
     X_t, X_0, X_prev: [example, pooling, hidden_layer, d_model] of this snapshot, the base and the previous snapshot;
-    without X_prev what is held against it is NaN.
+    without X_prev what is compared with it is NaN.
     """
     assert X_t.shape == X_0.shape and X_t.shape[1] == len(POOLINGS)
     moved, spread = _moved_and_spread(X_t, X_0)

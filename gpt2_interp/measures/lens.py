@@ -20,7 +20,7 @@ def lens_measures(
     output: Callable[[Tensor], Tensor],
     max_logits: int = LOGIT_BUDGET,
 ) -> dict[str, Tensor]:
-    """How undecided each layer is, how far from the final prediction, and what it thinks of the right token.
+    """Compute how undecided each layer is, how far from the final prediction, and what it thinks of the right token.
 
     states: [hidden_layer, queries, d_model] before ln_f, the last one final; targets: [queries] token ids. norm and
     output: ln_f and the output matrix (lm_head), [queries, d_model] -> [queries, d_model] -> new logits [queries,
@@ -39,7 +39,7 @@ def lens_measures(
     for first in range(0, n_query, rows):
         chunk = slice(first, first + rows)
         p_final = final_cross = None
-        for layer in reversed(range(n_layer)):  # the last one first: the others are held against it
+        for layer in reversed(range(n_layer)):  # the last one first: the others are compared with it
             entropy, cross, rank, logprob, p_final = _measure(
                 output(norm(states[layer, chunk])).float(), targets[chunk, None], p_final
             )

@@ -59,7 +59,7 @@ class NeuronStatistics:
             self.sums[name][:, :, layer] += values.cpu().double()
 
     def _update_max(self, region: int, layer: int, rows: Tensor, tokens: Tensor) -> None:
-        """rows: [n, d_mlp], tokens: [n]. On equal maxima the earlier one stays."""
+        """Update the maxima with rows [n, d_mlp] of tokens [n]. On equal maxima the earlier one stays."""
         largest = rows.amax(dim=0).cpu()  # [d_mlp]
         # argmax costs ten times amax, and after a few batches hardly any neuron has a new maximum
         new = (largest > self.max[region, layer]).nonzero().squeeze(1)  # [neurons with a new maximum]

@@ -1,4 +1,4 @@
-"""How alike two Gram matrices are: CKA, rank correlation, nearest neighbours.
+"""Likeness of two Gram matrices: CKA, rank correlation, nearest neighbours.
 
 K, L: [..., n, n] Gram matrices of the same n examples, of a whole sample or of a stack of half-samples.
 """
@@ -91,7 +91,7 @@ def _nearest(C: np.ndarray) -> np.ndarray:
 
 
 def _hsic1(K: np.ndarray, L: np.ndarray) -> np.ndarray:
-    """`hsic1` of matrices without diagonals."""
+    """Compute `hsic1` of matrices without diagonals."""
     n = K.shape[-1]
     k, m = K.sum(axis=-1), L.sum(axis=-1)  # each [..., n]
     trace = np.einsum("...ij,...ij", K, L)

@@ -1,4 +1,4 @@
-"""In how many directions each weight matrix has changed, and whether its main directions are ones the base had.
+"""Directions in which each weight matrix has changed, and main directions that the base did not have.
 
 Everything comes from the eigenvalues of W'W or W W', whichever is smaller, in float64: singular values are exact down
 to about 1e-8 of the largest.

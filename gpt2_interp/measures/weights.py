@@ -1,4 +1,4 @@
-"""How far each weight matrix has moved from the base model, for full fine-tuning and for LoRA alike."""
+"""Distance of each weight matrix from the base model, for full fine-tuning and for LoRA alike."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Change = tuple[Tensor, Tensor]  # (W_0, W_t - W_0)
 
 
 def weight_measures(model: nn.Module, base: BaseWeights) -> dict[str, np.ndarray]:
-    """Every light measure of the weights, float32.
+    """Compute every light measure of the weights, float32.
 
     weight_change, weight_change_relative, weight_change_rms: each [matrix], in the order of `matrix_names`.
     ov_change, qk_change: each [layer, head]. Raises ValueError as `weight_deltas` does.

@@ -22,8 +22,8 @@ QKV = ("q", "k", "v")
 
 
 def find_gpt2(model: nn.Module) -> GPT2LMHeadModel:
-    """The GPT2LMHeadModel inside `model`, or the one from scratch, whose modules have equal names: itself, or wrapped
-    by PEFT, DDP or torch.compile. Raises ValueError."""
+    """Return the GPT2LMHeadModel inside `model`, or the one from scratch, whose modules have equal names: `model`
+    itself, or wrapped by PEFT, DDP or torch.compile. Raises ValueError."""
     kinds = (GPT2LMHeadModel, ScratchGPT2LMHeadModel)
     gpt2 = next((module for module in model.modules() if isinstance(module, kinds)), None)
     if gpt2 is None:
@@ -99,7 +99,7 @@ def columns_are_outputs(module: nn.Module) -> bool:
 
 
 def frobenius_norm(matrix: Tensor) -> float:
-    """Row by row first, because one float32 sum over 40 million squares would be inexact."""
+    """Sum row by row first, because one float32 sum over 40 million squares would be inexact."""
     return torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1).double()).item()
 
 

@@ -1,4 +1,5 @@
-"""The untouched model inside a trained one: put its weights back for a moment, alone or with random noise on top."""
+"""The untouched model inside a trained one: its weights are put back for a moment, alone or with random noise on
+top."""
 
 from __future__ import annotations
 
@@ -35,13 +36,13 @@ class BaseWeights:
         self.copies = {name: p.detach().to("cpu", copy=True) for name, p in named if p.requires_grad}
 
     def initial(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """A function: parameter of the GPT-2 inside `model` -> its value in the base, to be read only; a CPU copy, or
-        the parameter itself where it is frozen. Raises ValueError as `replaced` does."""
+        """Return a function: parameter of the GPT-2 inside `model` -> its value in the base, to be read only; a CPU
+        copy, or the parameter itself where it is frozen. Raises ValueError as `replaced` does."""
         copies = {id(parameter): copy for _, parameter, copy in self._pairs(model)}
         return lambda parameter: copies.get(id(parameter), parameter)
 
     def replaced(self, model: nn.Module, only: Callable[[str], bool] | None = None) -> AbstractContextManager[None]:
-        """Inside this context the model is the base, or only its parameters whose name satisfies `only`.
+        """Make the model the base inside this context, or only its parameters whose name satisfies `only`.
 
         only: is given names as in gpt2.named_parameters(), such as transformer.h.0.attn.c_attn.weight. Afterwards the
         very tensors of before are back, also after an exception. The base's values are lent, so nothing may write to
@@ -63,7 +64,7 @@ class BaseWeights:
         return {name: frobenius_norm(delta) for name, delta, _ in weight_deltas(model, self)}
 
     def perturbed(self, model: nn.Module, seed: int, norms: Mapping[str, float]) -> AbstractContextManager[None]:
-        """Inside this context the model is the base plus noise of exactly the given Frobenius norms.
+        """Make the model, inside this context, the base plus noise of exactly the given Frobenius norms.
 
         norms: from `change_norms(model)`, taken before any perturbation. Each matrix of `weights.matrix_names` gets
         Gaussian noise; query, key and value each their own norm. Beneath LoRA the noise is a product of two Gaussian
@@ -107,7 +108,7 @@ class BaseWeights:
 
 
 def refuse_merged(model: nn.Module) -> None:
-    """Raise ValueError when adapters are merged: then no swap of adapters can give the base back."""
+    """Refuse merged adapters: then no swap of adapters can give the base back. Raises ValueError."""
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in find_gpt2(model).modules()):
         raise ValueError("adapters are merged into the weights beneath; unmerge them before asking for the base")
 

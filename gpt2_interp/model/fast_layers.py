@@ -1,4 +1,4 @@
-"""The same functions as GPT-2's own layers, faster on a CPU; each is held to the plain one by a test."""
+"""Faster versions of GPT-2's own layers on a CPU, the same functions; a test compares each with the plain one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 def use_fast_layers(model: GPT2LMHeadModel) -> None:
-    """The same functions, faster: `gelu_new` as one kernel instead of eight, and dropout whose random numbers cost less
-    on a CPU. Config and weights stay as they are."""
+    """Make a model's layers faster: `gelu_new` as one kernel instead of eight, and dropout whose random numbers cost
+    less on a CPU. The functions, config and weights remain as they are."""
     model.transformer.drop = FastDropout(model.transformer.drop.p)
     for block in model.transformer.h:
         block.attn.resid_dropout = FastDropout(block.attn.resid_dropout.p)
@@ -31,7 +31,7 @@ def use_fast_layers(model: GPT2LMHeadModel) -> None:
 class FastDropout(nn.Dropout):
     """Dropout that takes 16 random bits an element on a CPU, where torch's bernoulli_ is most of its time.
 
-    p is rounded to a multiple of 1/65536, and what stays is scaled by that: the mean is exact.
+    p is rounded to a multiple of 1/65536, and what remains is scaled accordingly: the mean is exact.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,8 +54,9 @@ def _inner(model):
 
 @contextlib.contextmanager
 def positions_within(model, last: int) -> Iterator[None]:
-    """Where a long and a short prompt share a batch, rows that are already full go on while others are written: keep
-    their positions, which nobody reads any more, inside the context, and transformers' reminder of its end unsaid."""
+    """Keep the positions of full rows inside the context. Where a long and a short prompt share a batch, full rows go
+    on while others are written; nobody reads their positions any more. transformers' reminder of the context's end is
+    silenced."""
     inner = _inner(model)
     limit = inner.config.n_positions
     if last <= limit:
@@ -77,7 +78,7 @@ def positions_within(model, last: int) -> Iterator[None]:
 
 
 def roomy_cache(room: int) -> Cache:
-    """A cache of so many positions for any number of layers."""
+    """Return a cache of `positions` positions for any number of layers."""
     return Cache(layer_class_to_replicate=partial(RoomyLayer, room))
 
 
@@ -116,7 +117,7 @@ class RoomyLayer(DynamicLayer):
 
 @contextlib.contextmanager
 def head_in_blocks(model) -> Iterator[None]:
-    """The same logits, of a batch on a CPU in 0.6-0.7 of the time.
+    """Compute the same logits, of a batch on a CPU in 0.6-0.7 of the time.
 
     For a product of 2-16 rows with the head's matrix (50,257 x 768) the CPU's library first copies the matrix into an
     order of its own: in blocks that stay in the cache. Under autocast each block would be cast anew for every token.

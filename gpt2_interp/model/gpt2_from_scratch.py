@@ -1,4 +1,4 @@
-"""GPT-2 written out (Radford et al. 2019), to be read from top to bottom: how tokens become a guess at the next one.
+"""GPT-2 from scratch (Radford et al. 2019), to be read from top to bottom: how tokens become a guess at the next one.
 
     ids -> token embedding + position embedding -> n_layer x (attention, then MLP) -> LayerNorm -> logits
 
@@ -7,8 +7,8 @@ reads a normalized copy and adds what it found. Attention is the only place wher
 
 Parameters have the names and shapes of Hugging Face's `GPT2LMHeadModel`, so `from_pretrained` and `save_pretrained`
 move weights either way. It is a `PreTrainedModel` too, so that Trainer, PEFT, `generate` and the snapshots take it as
-they take the other: `--implementation scratch`. Tests hold logits, gradients and generated tokens to Hugging Face's,
-argument by argument; what is not written out is refused (see `ScratchGPT2LMHeadModel`).
+they take the other: `--implementation scratch`. Tests compare logits, gradients and generated tokens with Hugging
+Face's, argument by argument; what is missing is refused (see `ScratchGPT2LMHeadModel`).
 
 Axes: batch, seq (inside attention query_pos and key_pos), d_model = n_embd, head, d_head = d_model / n_head, d_mlp,
 vocab.
@@ -71,14 +71,14 @@ def attention_step_by_step(module, query, key, value, visible, scaling, dropout=
 
 
 def attention_fused(module, query, key, value, visible, scaling, dropout=0.0, **_) -> tuple[Tensor, None]:
-    """The same function as one kernel, which never holds the whole pattern, and so can't show it."""
+    """Compute the same function as one kernel, which never holds the whole pattern, and so can't show it."""
     just_causal = visible is None and query.shape[2] > 1
     output = F.scaled_dot_product_attention(query, key, value, visible, dropout, just_causal, scale=scaling)
     return output.transpose(1, 2), None
 
 
 def causal(n_query: int, n_key: int, n_earlier: int | Tensor, device: torch.device) -> Tensor:
-    """Return [query_pos, key_pos] bool, the first query stands behind n_earlier tokens, and none sees a key after
+    """Return [query_pos, key_pos] bool: the first query stands behind n_earlier tokens, and none sees a key after
     itself."""
     key = torch.arange(n_key, device=device)
     query = n_earlier + torch.arange(n_query, device=device)[:, None]  # [query_pos, 1]: where it stands among the keys
@@ -88,7 +88,8 @@ def causal(n_query: int, n_key: int, n_earlier: int | Tensor, device: torch.devi
 def visible_keys(
     attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None, n_query: int, device: torch.device
 ) -> Tensor | None:
-    """Which keys each query sees: no later ones, no padding, no other document. None if that is causal or everything.
+    """Return which keys each query sees: no later ones, no padding, no other document. None if that is causal or
+    everything.
 
     attention_mask: [batch, earlier + query_pos], 0 on padding, or [batch, 1 or head, query_pos, key_pos], which stays
     as it is: bool, or numbers that are added to the scores. position_ids: [batch or 1, query_pos]; without a mask they
@@ -129,7 +130,8 @@ def visible_keys(
 
 
 def documents(position_ids: Tensor) -> Tensor | None:
-    """Which document of a packed row each token belongs to, [batch, seq], counted from 0; None if each row is one.
+    """Return which document of a packed row each token belongs to, [batch, seq], counted from 0; None if each row is
+    one.
 
     A new one begins where a position is not the one before plus 1, as `DataCollatorWithFlattening` packs them.
     """
@@ -225,7 +227,8 @@ class Block(GradientCheckpointingLayer):  # that is nn.Module, and --activation_
 
 
 class ScratchPreTrainedModel(PreTrainedModel):
-    """What Hugging Face's library asks of a model family: how it is configured, initialized, and what it can do."""
+    """The answers to what Hugging Face's library asks of a model family: how it is configured, initialized, and what it
+    can do."""
 
     config_class = GPT2Config
     base_model_prefix = "transformer"
@@ -240,7 +243,7 @@ class ScratchPreTrainedModel(PreTrainedModel):
     def __init__(self, config: GPT2Config):
         for name, published in PUBLISHED.items():
             if getattr(config, name, published) != published:
-                raise ValueError(f"{name}={getattr(config, name)} is not the published GPT-2, and not written out here")
+                raise ValueError(f"{name}={getattr(config, name)} is not the published GPT-2, and is missing here")
         if config.activation_function not in ACTIVATIONS:
             raise ValueError(f"activation_function {config.activation_function!r}: one of {', '.join(ACTIVATIONS)}")
         super().__init__(config)
@@ -248,7 +251,7 @@ class ScratchPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Normal numbers of SD 0.02; no bias; norms that change nothing. What is added to the residual stream is
-        smaller by sqrt(2 n_layer), because so many of them add up there (Radford et al. 2019, section 2.3)."""
+        smaller by sqrt(2 n_layer), because 2 n_layer outputs add up there (Radford et al. 2019, section 2.3)."""
         std = self.config.initializer_range
         if isinstance(module, (nn.Linear, nn.Embedding, Conv1D)):
             init.normal_(module.weight, mean=0.0, std=std)
@@ -379,7 +382,7 @@ class ScratchGPT2LMHeadModel(ScratchPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,  # [batch, seq]: input_ids again, -100 where nothing is to be learned
         shift_labels: Tensor | None = None,  # [batch, seq]: labels[:, 1:] already in their predictors' places
         use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,  # of the last so many positions, 0 for all; or of these positions
+        logits_to_keep: int | Tensor = 0,  # how many of the last positions, 0 for all; or which positions
         num_items_in_batch: Tensor | int | None = None,  # what the loss is divided by: tokens of an accumulated batch
         **kwargs,
     ) -> CausalLMOutputWithPast:

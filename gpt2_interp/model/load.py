@@ -79,7 +79,7 @@ def load_base(
         torch.manual_seed(seed)
         try:
             model = MODEL_CLASSES[arguments.implementation](config)
-        except ValueError as error:  # a variant of GPT-2 that is not written out
+        except ValueError as error:  # a variant of GPT-2 that the one from scratch lacks
             raise InputError(f"--implementation {arguments.implementation}: {error}.") from None
         if arguments.copying_start:
             if config.n_layer < 2 or (config.n_embd // config.n_head) % 2:

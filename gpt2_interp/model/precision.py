@@ -20,7 +20,7 @@ WIDE = 256  # n_embd from which bfloat16 is clearly faster on a CPU that has it;
 
 @dataclass(frozen=True)
 class Precision:
-    """name: fp32, bf16 or fp16; `why` for the console; dtype None is float32."""
+    """A precision. name: fp32, bf16 or fp16; `why` for the console; dtype None is float32."""
 
     name: str
     why: str

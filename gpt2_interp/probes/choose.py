@@ -59,7 +59,7 @@ def choose_probes(
     sequences, why = random_sequences(evenly(training or held_out, CANDIDATES), bos_id, n_positions, seed)
     others = behind_other_sources(chosen, n_positions)
     if alone := sum(other is None and bool(e.source_ids) for e, other in zip(chosen, others, strict=True)):
-        notes.append(f"{alone} of the probes have no other source to be held against.")
+        notes.append(f"{alone} of the probes have no other source to be compared with.")
     facts = tuple(gold(e) for e in chosen) if gold else ()
     return ProbeSet(
         tuple(chosen),
@@ -75,7 +75,7 @@ def choose_probes(
 
 
 def _shortages(trained: Sequence, general: Sequence, twins: Sequence) -> list[str]:
-    """What there is less of than wanted, beside the held-out examples."""
+    """Return notes on what there is less of than wanted, besides the held-out examples."""
     found = []
     for rows, wanted, what, otherwise in (
         (trained, TRAINING, "training rows", "what the model knows by heart can't be told from what it learned."),
@@ -137,7 +137,7 @@ def _as_text(example: Example, length: int) -> Example:
 
 
 def stratified(examples: Sequence[Example], count: int, rng: random.Random) -> list[Example]:
-    """At most `count` examples: sorted by length and divided into `count` equal strata, one drawn from each."""
+    """Choose at most `count` examples: sorted by length and divided into `count` equal strata, one drawn from each."""
     ordered = sorted(examples, key=_length)
     if count >= len(ordered):
         return ordered
@@ -161,7 +161,8 @@ def _pattern_probes(held_out, count: int, length: int, rng: random.Random, notes
 
 
 def _cut_to(example: Example, length: int) -> Example:
-    """`example` in `length` tokens: the source loses its end; if that is not enough, only the first tokens stay."""
+    """Truncate `example` to `length` tokens: the source loses its end; if that is not enough, only the first tokens
+    remain."""
     room = length - len(example.template_ids) - len(example.target_ids)
     if example.source_ids and room > 0:
         return _cut_source(example, room)

@@ -36,7 +36,7 @@ def behind_other_sources(examples: Sequence[Example], n_positions: int) -> tuple
 
 
 def _source_owners(members: Sequence[Example]) -> list[int | None]:
-    """For each member the one whose source it gets: the assignment of least cost."""
+    """Return for each member the one whose source it gets: the assignment of least cost."""
     lengths = [len(member.source_ids) for member in members]
     whole = 2 * sum(lengths) + 1  # more than all differences of length in an assignment add up to
     cost = np.zeros((len(members), len(members)))

@@ -1,4 +1,4 @@
-"""Where the answers stand: facts of the embedded news as positions of tokens, and articles with one fact swapped.
+"""Known answers: facts of the embedded news as positions of tokens, and articles with one fact swapped.
 
 The corpus knows its facts to the character (synthetic_corpus.py); a model reads tokens. A character span becomes the
 tokens that share at least one character with it.
@@ -29,7 +29,7 @@ def plan_of(row: Mapping) -> tuple[str, Plan]:
 
 
 def sentence_spans(row: Mapping) -> list[Span]:
-    """Where each sentence of a news article stands."""
+    """Return the span of each sentence of a news article."""
     return [(start, end) for _, start, end in render(plan_of(row)[1]).sentences]
 
 
@@ -64,7 +64,7 @@ class _Text:
         return [position for position in positions if position < self.n_before + self.n_kept]
 
     def whole(self, span: Sequence[int]) -> list[int]:
-        """As `tokens`, but none where any of them was cut away."""
+        """Return what `tokens` returns, but none where any of them was cut away."""
         positions = self.tokens(span)
         return positions if self.kept(positions) == positions else []
 
@@ -160,13 +160,14 @@ def equal_twin(row: dict, slot: str, count: Callable[[str], tuple[int, ...]]) ->
 
 
 def first_difference(one: Example, other: Example) -> Question:
-    """Where the targets of twins first differ, counted from the beginning of the example, and the two tokens there."""
+    """Return where the targets of twins first differ, counted from the beginning of the example, and the two tokens
+    there."""
     at = next(i for i, (a, b) in enumerate(zip(one.target_ids, other.target_ids, strict=True)) if a != b)
     return len(one.prompt_ids) + at, one.target_ids[at], other.target_ids[at]
 
 
 def twin_pairs(rows: Sequence[Mapping], builder: ExampleBuilder, count: int = 64, seed: int = 0) -> list[TwinPair]:
-    """At most `count` twin pairs of news rows, the same for the same rows and seed.
+    """Make at most `count` twin pairs of news rows, the same for the same rows and seed.
 
     rows: of `corpora.py`, {"id", "cluster", "source", "target", "facts"}; others are passed over. Row k of their
     shuffled order has slot k (mod 4) swapped; only when all had their turn, they come again with the next slot. Left

@@ -18,7 +18,7 @@ KL_EXAMPLES, KL_ROWS = 32, 16  # of attn_kl0
 
 @dataclass(frozen=True)
 class GoldFact:
-    """Where the answer to one slot of a probe stands, as positions in the example's `input_ids`.
+    """The answer to one slot of a probe, as positions in the example's `input_ids`.
 
     queries: positions that predict a token of the value in the target. value, sentence: tokens of the value (each
     mention) and of its sentence in the source. control: tokens of the other sentence nearest in position and length,
@@ -46,7 +46,7 @@ class TwinPair:
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """What every snapshot measures; `notes` say what there is less of than wanted.
+    """Everything that a snapshot measures; `notes` say what there is less of than wanted.
 
     examples: held-out, for all per-probe measures. pattern_examples: a few short ones, for full attention patterns.
     training: rows that are trained on. control: general text. twins: articles with one fact swapped. sequences: random
@@ -124,8 +124,8 @@ class ProbeSet:
         return tuple(evenly(range(max(n_prompt - 1, 0), n - 1), KL_ROWS))
 
     def describe(self, tokenizer=None) -> dict[str, Any]:
-        """What probe_set.json holds: for each axis of probes its entries, in order, with all that it takes to compute
-        every measure again from a checkpoint. docs/read_a_run.md explains the fields.
+        """Return the content of probe_set.json: for each axis of probes its entries, in order, with all that it takes
+        to compute every measure again from a checkpoint. docs/read_a_run.md explains the fields.
 
         Without a tokenizer the tokens of the pattern probes are their ids.
         """
@@ -186,7 +186,7 @@ def same_probes(stored: Any, described: Any) -> bool:
 
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of the items, spread evenly over their order."""
+    """Choose at most `count` of the items, spread evenly over their order."""
     n = len(items)
     return list(items) if n <= count else [items[(2 * k + 1) * n // (2 * count)] for k in range(count)]
 

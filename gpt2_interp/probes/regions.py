@@ -1,4 +1,4 @@
-"""Which positions of a probe `source | template | target` a measure is taken over, and as masks for a padded batch."""
+"""Positions of a probe `source | template | target` over which a measure is taken, also as masks for a padded batch."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ def span_masks(spans: Sequence[Sequence[tuple[int, int]]], length: int) -> Tenso
 
 
 def source_masks(examples: Sequence[Example], length: int) -> Tensor:
-    """Return [batch, seq] bool, S, the source tokens without position 0, which is where heads leave attention they
-    don't need.
+    """Return S as [batch, seq] bool: the source tokens without position 0, where heads leave attention they don't need.
 
     A row without any where the source is empty or one token long.
     """

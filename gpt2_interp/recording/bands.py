@@ -1,4 +1,4 @@
-"""What random perturbations of the base do to the claimed measures: a change that is no larger is no finding."""
+"""The effect of random perturbations of the base on the claimed measures: a change that is no larger is no finding."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def capture(
 
 @dataclass
 class Session:
-    """What the parts of one snapshot share."""
+    """Everything that the parts of one snapshot share."""
 
     gpt2: GPT2LMHeadModel
     probe_set: ProbeSet
@@ -207,7 +207,7 @@ def _training_rows(s: Session) -> Arrays:
 
 @torch.no_grad()
 def _control(s: Session) -> Arrays:
-    """The same measures on general text."""
+    """Take the same measures on general text."""
     wanted = {name.removeprefix("control_") for name in s.wanted if name.startswith("control_")}
     if not wanted or not s.probe_set.control:
         return {}

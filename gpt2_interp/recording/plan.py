@@ -1,4 +1,4 @@
-"""What is measured at which step, and what that costs: schedule, tiers, and what a run can't afford."""
+"""The plan of a run's snapshots: what is measured at which step, what that costs, and what the run can't afford."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier !
 
 
 def cost_lines(run: Mapping[str, Any], manifest: Mapping[str, Any], probe_set: ProbeSet) -> list[str]:
-    """What each snapshot to come will take, in words: bytes and seconds of the one in `manifest`, what the rare groups
-    add to some, and the seconds of each group. run: run.json."""
+    """Describe the cost of each snapshot to come: bytes and seconds of the one in `manifest`, what the rare groups add
+    to some, and the seconds of each group. run: run.json."""
     groups, seconds = run["measures"]["groups"], manifest["seconds_by_group"]
     light = sum(value for group, value in seconds.items() if group not in RARE)
     stored = {name for entry in manifest["files"].values() for name in entry["arrays"]}

@@ -168,7 +168,7 @@ class SnapshotRecorder(TrainerCallback):
         }
 
     def _begin(self, run: dict[str, Any], model: nn.Module, args, state) -> None:
-        """Training starts from the base: describe the run and take the snapshot of step 0."""
+        """Begin with the base: describe the run and take the snapshot of step 0."""
         if self.base is None:  # added with add_callback, after on_init_end
             self.set_reference(model)
         old = self.store.steps()
@@ -187,7 +187,8 @@ class SnapshotRecorder(TrainerCallback):
         self.store.write_tokens(self.probe_set.tokens(self.tokenizer))
 
     def _store_floor(self, model: nn.Module, args) -> None:
-        """What the precision of training does to the claimed measures of the base: nothing where that is float32."""
+        """Store what the precision of training does to the claimed measures of the base: nothing where that is
+        float32."""
         dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
         reference, axes = self.store.load_reference(), self.store.run_info()["axes"]
         names = [measure.name for measure in CLAIMED if measure.group in self.groups]
@@ -199,7 +200,7 @@ class SnapshotRecorder(TrainerCallback):
         self.store.write_reference(reference | floors)
 
     def _resume(self, run: dict[str, Any], model: nn.Module, args, step: int) -> None:
-        """Training continues at `step`: what was measured after it is measured again. Raises InputError."""
+        """Continue at `step`: what was measured after it is measured again. Raises InputError."""
         if self.base is None:
             raise ValueError(
                 "the base model's weights are gone: give SnapshotRecorder to Trainer(callbacks=[...]), or call "
@@ -230,12 +231,12 @@ class SnapshotRecorder(TrainerCallback):
                 self._store_floor(model, args)
 
     def _reference_names(self) -> set[str]:
-        """What of step 0 later snapshots are compared with, as far as these probes have it."""
+        """Return the names of what later snapshots are compared with, of step 0, as far as these probes have it."""
         names = {measure.name for measure in REFERENCE if measure.group in self.groups}
         return names if self.probe_set.control else names - {"control_hidden_pooled_0"}
 
     def _announce(self, args, state) -> None:
-        """What the snapshots to come will cost, from the last one that was taken."""
+        """Announce what the snapshots to come will cost, from the last one that was taken."""
         to_come = self.schedule.to_come(state.global_step, args, state)
         tqdm.write(
             f"snapshots: {to_come} to come after step {state.global_step}, {self.schedule}, on "
@@ -245,7 +246,7 @@ class SnapshotRecorder(TrainerCallback):
         for line in cost_lines(run, self.store.manifest(steps[-1]), self.probe_set) if steps else ():
             tqdm.write(f"  {line}")
         for group, why in run["measures"]["left_out"].items():
-            tqdm.write(f"  {group} is left out: {why}; --measures with its name measures it all the same")
+            tqdm.write(f"  {group} is left out: {why}; --measures {group} measures it anyway")
 
     # ---- one snapshot ----
 

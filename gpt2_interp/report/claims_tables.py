@@ -29,7 +29,7 @@ MOST_HEADS = 12  # in the table of ablated heads
 
 
 def claims_section(m: Measurements) -> dict[str, Any]:
-    """What the template shows of claims.json: sentence, notes, summary rows, rows of claimed changes."""
+    """Return what the template shows of claims.json: sentence, notes, summary rows, rows of claimed changes."""
     claims = m.claims
     if not claims:
         sentence = "claims.json is missing: run visualize_metrics.py, which tests the changes and writes it."

@@ -43,7 +43,7 @@ FOLDED_AWAY = ("sha256", "counts", "samples")  # of a part of the data: among th
 
 
 def write_run_report(m: Measurements) -> Path:
-    """visualizations/<run>/interpretability_report.html from whatever is there."""
+    """Write visualizations/<run>/interpretability_report.html from whatever is there."""
     path = m.paths.visualizations / "interpretability_report.html"
     scores, score_note = read_scores(m.paths)
     page = template().render(
@@ -92,7 +92,8 @@ def run_facts(m: Measurements, scores: Mapping[str, Any]) -> list[tuple[str, str
 
 
 def quality_section(m: Measurements, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said about the texts themselves: the table, the figure over the checkpoints, and their definitions."""
+    """Return what the report shows of the texts themselves: the table, the figure over the checkpoints, and their
+    definitions."""
     row = next(picture for picture in PICTURES if picture.section == "quality")
     picture, interactive, note = None, None, ""
     try:
@@ -126,7 +127,7 @@ def settings(info: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
 
 
 def sections(m: Measurements) -> list[dict[str, Any]]:
-    """Every section with its figures, as long as they fit into LARGEST_REPORT."""
+    """Return every section with its figures, as long as they fit into LARGEST_REPORT."""
     left = LARGEST_REPORT - len(get_plotlyjs()) - FOR_TEXT
     result = []
     for section in SECTIONS:
@@ -174,7 +175,7 @@ def _interactive(m: Measurements, picture: Picture) -> str:
 
 
 def _not_measured(m: Measurements, names: list[str]) -> str:
-    """Which of a figure's measures this run does not have, and why where it is known."""
+    """Return which of a figure's measures this run does not have, and why where it is known."""
     left_out = m.info.get("measures", {}).get("left_out", {})
     groups = dict.fromkeys(MEASURE[name].group for name in names)
     reasons = [f"{group}: {left_out[group]}" for group in groups if group in left_out]

@@ -1,4 +1,4 @@
-"""What a run wrote under model_outputs/, as tables and texts for the reports."""
+"""Scores and texts that a run wrote under model_outputs/, as tables for the reports."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def score_cell(entry: Mapping[str, Any], score: str, write: Callable[[float], st
 
 
 def score_sentences(metrics: Mapping[str, Any]) -> list[str]:
-    """What may be said about fine-tuned against base: the headline score and whether the intervals overlap."""
+    """Return what can be concluded about fine-tuned against base: the headline score and whether the intervals
+    overlap."""
     base, tuned = metrics.get("base"), metrics.get("tuned")
     if not isinstance(base, dict) or not isinstance(tuned, dict):
         return []
@@ -108,7 +109,7 @@ def score_sentences(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def overlap(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:
-    """ "; the 95% intervals overlap", or do not; nothing where an interval is missing."""
+    """Return "; the 95% intervals overlap", or do not; nothing where an interval is missing."""
     bounds = [entry.get(f"{score}_{end}") for entry in (a, b) for end in ("low", "high")]
     if not all(is_number(bound) for bound in bounds):
         return ""

@@ -1,4 +1,5 @@
-"""Every single number that a run writes: TensorBoard's scalars with the log's, and the scores in metrics.json."""
+"""Glossary of the single numbers that a run writes: TensorBoard's scalars with the log's, and the scores in
+metrics.json."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scalar:
-    """`name`: a tag in TensorBoard, or a key of metrics.json; <...> in it stands for any word."""
+    """One number. `name`: a tag in TensorBoard, or a key of metrics.json; <...> in it stands for any word."""
 
     name: str
     unit: str

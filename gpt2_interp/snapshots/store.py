@@ -208,7 +208,7 @@ class SnapshotStore:
         write_json(self.paths.metrics / "tokens.json", texts)
 
     def tokens(self) -> dict[int, str]:
-        """What `write_tokens` stored; {} if nothing was."""
+        """Return what `write_tokens` stored; {} if nothing was."""
         path = self.paths.metrics / "tokens.json"
         return (
             {int(i): text for i, text in json.loads(path.read_text(encoding="utf-8")).items()} if path.is_file() else {}
@@ -271,7 +271,8 @@ def _opened(path: Path, sha256: str, version: tuple[int, ...]) -> safe_open | No
 
 
 def _checked(measure: Measure, array: np.ndarray, axes: Mapping[str, Any]) -> np.ndarray:
-    """`array` in the measure's dtype, contiguous. Raises ValueError if its shape is not that of the measure's axes."""
+    """Return `array` in the measure's dtype, contiguous. Raises ValueError if its shape is not that of the measure's
+    axes."""
     sizes = tuple(axis_size(axes[axis]) for axis in measure.axes)
     if array.shape != sizes:
         raise ValueError(f"{measure.name} has shape {array.shape}; its axes {measure.axes} want {sizes}")

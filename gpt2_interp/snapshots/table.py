@@ -15,7 +15,7 @@ HALVES = ("first", "second")  # of the probes, whole clusters: chosen on the fir
 REFERENCES = ("step 0", "previous snapshot")
 SPREAD = ("mean", "2.5%", "97.5%")  # over 200 half-samples of the probes
 N_SINGULAR = 32  # singular values of a change that are kept
-N_INTRUDER = 10  # singular vectors of a matrix that are held against the base's
+N_INTRUDER = 10  # singular vectors of a matrix that are compared with the base's
 N_PERTURBATION = 19  # random perturbations of the base that make up the band
 
 # Axes along which a measure has one value for each probe, by the list of probe_set.json that describes them.

@@ -27,7 +27,7 @@ class Intervals:
     """Means over clusters with simultaneous intervals mean -+ critical * standard error, arrays of shape [*unit].
 
     p is adjusted for all units; it is at most 1 - confidence just where the interval excludes zero. Units defined in
-    fewer than FEWEST_CLUSTERS clusters have a mean and are NaN elsewhere. A unit whose differences are all the same
+    fewer than FEWEST_CLUSTERS clusters have a mean and are NaN elsewhere. A unit whose differences are all equal
     but not zero, or which very few clusters rule, has an infinite interval and is none of those `critical` covers.
     """
 
@@ -82,8 +82,8 @@ def simultaneous_intervals(
     """Compute simultaneous intervals of the means of paired differences [cluster, *unit], by flipping and drawing whole
     clusters.
 
-    Max-T (Westfall & Young 1993): of t = mean / standard error the largest |t| over units is what all units are held
-    against. `critical` is the larger of two quantiles of it.
+    Max-T (Westfall & Young 1993): with t = mean / standard error, all units are compared with the largest |t|
+    over units. `critical` is the larger of two quantiles of that.
     - Under random signs of whole clusters: an exact test of "nothing changed", if differences are then symmetric about
       0. It is too narrow an interval where many units changed, for these all flip alike, or where they are skewed.
     - Over whole clusters drawn with replacement, t being that of the draw's mean about the mean (bootstrap-t, Efron &

@@ -19,7 +19,7 @@ from scipy.special import gammaln
 
 from gpt2_interp.statistics.intervals import interval, jackknife_interval
 
-FEWEST_TEXTS = 8  # below this nothing is said about a set
+FEWEST_TEXTS = 8  # smaller sets get no numbers
 FEWEST_NGRAMS = 30  # a smaller set has no distinct-n at equal size, and does not set the size for the others
 DISTINCT = (1, 2, 3)
 REPEATED = 4
@@ -69,7 +69,7 @@ def distinct_n(texts: Sequence[str], n: int, size: int | None = None) -> float:
 
 
 def distinct_n_without(texts: Sequence[str], n: int, size: int | None = None) -> np.ndarray:
-    """`distinct_n` of the set without each of its texts: [text]."""
+    """Compute `distinct_n` of the set without each of its texts: [text]."""
     of_texts = [ngrams(text, n) for text in texts]
     together = sum(of_texts, Counter())
     return np.array([_distinct(together - counts, size) for counts in of_texts])
@@ -81,7 +81,7 @@ def _distinct(counts: Counter, size: int | None) -> float:
         return float("nan")
     if size is None:
         return len(counts) / total
-    occurrences, kinds = np.array(sorted(Counter(counts.values()).items())).T  # so many kinds occur so often
+    occurrences, kinds = np.array(sorted(Counter(counts.values()).items())).T  # how many kinds occur how often
     # chance that none of the drawn is of a kind: C(total - occurrences, size) / C(total, size)
     left = total - occurrences
     possible = left >= size
@@ -118,7 +118,7 @@ def self_bleu(texts: Sequence[str]) -> float:
 
 
 def self_bleu_without(texts: Sequence[str]) -> np.ndarray:
-    """`self_bleu` of the set without each of its texts that has words: [text]."""
+    """Compute `self_bleu` of the set without each of its texts that has words: [text]."""
     return _self_bleu(texts)[1]
 
 
@@ -199,7 +199,7 @@ def quality(texts: Sequence[str], sizes: Mapping[int, int | None]) -> dict[str, 
 
 
 def compare(sets: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-    """`quality` of several sets, distinct-n at a size that they all have."""
+    """Compute `quality` of several sets, distinct-n at a size that they all have."""
     sizes = {n: equal_size(list(sets.values()), n) for n in DISTINCT}
     return {name: quality(texts, sizes) for name, texts in sets.items()}
 

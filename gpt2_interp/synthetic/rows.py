@@ -188,7 +188,7 @@ def _news_row(row_id: str, event: str, plan: Plan) -> dict:
 
 
 def check_count(count: int, split: str = "train") -> None:
-    """Raise ValueError for a split that doesn't exist or a negative count."""
+    """Refuse a split that doesn't exist or a negative count. Raises ValueError."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     if count < 0:
@@ -196,14 +196,15 @@ def check_count(count: int, split: str = "train") -> None:
 
 
 def news_rows(count: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """`count` news rows: id, article, highlights (one sentence a line), event, facts."""
+    """Yield `count` news rows: id, article, highlights (one sentence a line), event, facts."""
     check_count(count, split)
     for index in range(count):
         yield _news_row(f"news-{split}-{seed}-{index:06d}", *news_plan(split, seed, index))
 
 
 def twin(row: dict, slot: str, seed: int = 0, same_length: Callable[[str, str], bool] | None = None) -> dict:
-    """The same news row with one fact's value swapped for another of its type, everywhere; the highlight follows.
+    """Return the same news row with one fact's value swapped for another of its type, everywhere; the highlight
+    follows.
 
     `same_length(old, new)` is asked for every way in which the value is written in the article and in the highlight,
     with the space before it where there is one, because a tokenizer counts it in. Raises ValueError if no value passes.
@@ -330,7 +331,8 @@ def _story_row(row_id: str, plot: str, plan: Plan) -> dict:
 
 
 def story_rows(count: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """`count` story rows: id, prompt, story, plot, facts; the spans say where the story does what the prompt asks."""
+    """Yield `count` story rows: id, prompt, story, plot, facts; the spans say where the story does what the prompt
+    asks."""
     check_count(count, split)
     for index in range(count):
         yield _story_row(f"stories-{split}-{seed}-{index:06d}", *story_plan(split, seed, index))

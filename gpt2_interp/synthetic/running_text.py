@@ -138,7 +138,7 @@ def _kind(roll: float) -> Callable[[int, int], str]:
 
 
 def pretraining_texts(count: int, seed: int = 0) -> Iterator[str]:
-    """`count` texts in the words and names of split "pretrain", of the kinds in `SHARES`."""
+    """Yield `count` texts in the words and names of split "pretrain", of the kinds in `SHARES`."""
     check_count(count)
     for index in range(count):
         yield _kind(generator("pretraining", seed, index).random())(seed, index)

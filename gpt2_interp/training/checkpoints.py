@@ -52,7 +52,7 @@ def seal(folder: Path, interruption: bool = False, **info: Any) -> None:
 
 
 def verify(folder: Path) -> str | None:
-    """Why a checkpoint can't be trusted, or None if every file is what its manifest says.
+    """Return why a checkpoint can't be trusted, or None if every file is what its manifest says.
 
     Files that the manifest does not know are ignored: nothing that belongs to a checkpoint comes after its seal.
     """
@@ -170,7 +170,8 @@ def remove_newer(folder: Path, last: Path | None, say: Callable[[str], None] = s
 
 
 def rotate(folder: Path, limit: int | None, best_step: int | None) -> None:
-    """Call after a seal. Keeps the newest sealed checkpoint, the `limit` newest (all if None), and the best one.
+    """Delete old checkpoints after a seal. The newest sealed one, the `limit` newest (all if None), and the best one
+    remain.
 
     Interruption checkpoints go as soon as a newer one is sealed, and so does what was never sealed.
     """

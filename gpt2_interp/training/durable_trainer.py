@@ -198,7 +198,7 @@ class DurableTrainer(Trainer):
         return number
 
     def _stop_if_asked(self, model) -> None:
-        """After a signal: save this step, without log, evaluation or snapshot: these come when they are due."""
+        """Save this step after a signal, without log, evaluation or snapshot: these come when they are due."""
         number = self._signal_of_any_process()
         if not number:
             return
@@ -228,7 +228,7 @@ class DurableTrainer(Trainer):
         return norm
 
     def _refuse_non_finite(self, norm: torch.Tensor) -> None:
-        """Before the weights change: raise InputError if a loss or the gradient's norm [] is not a finite number.
+        """Raise InputError, before the weights change, if a loss or the gradient's norm [] is not a finite number.
 
         One look at all micro-batches of an optimizer step, because each look makes a GPU wait for the CPU.
         """
@@ -328,5 +328,5 @@ def _some(ids: list[str]) -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that exists."""
+    """Return `folder`, or the nearest one above it that exists."""
     return folder if folder.exists() else _existing(folder.parent)

@@ -52,7 +52,8 @@ def write_hparams(
     tuned: Mapping[str, float],
     steps: int,
 ) -> None:
-    """At the end of a run, into its own log folder (SummaryWriter.add_hparams would make another run of it).
+    """Write the hparams of a finished run into its own log folder (SummaryWriter.add_hparams would make another run of
+    them).
 
     log: lines of training_log.jsonl; tuned: scores of the fine-tuned model on the test rows.
     """

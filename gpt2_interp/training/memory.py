@@ -1,4 +1,4 @@
-"""How much memory training takes and how much a device has; the batch size that fits, at one effective batch."""
+"""The memory that training takes and that a device has; the batch size that fits, at one effective batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EFFECTIVE_BATCH_SIZE = 16  # examples of an optimizer step where no flag says it
 USABLE = 0.8  # of the device's memory; the rest is for other programs, evaluation, snapshots and the estimate's error
 CPU_TOKENS = 2048  # of a micro-batch: on a CPU, larger ones are no faster (docs/measured.md)
 LOGIT_BYTES = 12  # of each: logits, log-probabilities, their gradient
-# Memory held over memory in use where tensors of many sizes come and go: glibc's heap takes half as much again.
+# Memory taken over memory in use where tensors of many sizes come and go: glibc's heap takes half as much again.
 ALLOCATOR = {"cpu": 1.5, "cuda": 1.2, "mps": 1.2}
 CHECKPOINTED_LAYERS = 4  # whose worth is held at a time: one computed again, its gradients, and what they left behind
 
@@ -127,7 +127,7 @@ def keeps_attention_maps(model, device: torch.device) -> bool:
 
 
 def choose_batch(share: int, most: int, estimate: Callable[[int], int], available: float) -> tuple[int, int] | None:
-    """Return (rows of a micro-batch, how many are accumulated): the most rows that divide `share`, one process's part
+    """Return (rows of a micro-batch, number of accumulated ones): the most rows that divide `share`, one process's part
     of the effective batch, are no more than `most` and fit in USABLE of `available` bytes. One row may take all of
     them; None if it takes more."""
     for rows in range(min(share, max(1, most)), 1, -1):

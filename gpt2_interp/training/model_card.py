@@ -1,4 +1,4 @@
-"""README.md of a trained model: what it is, how to load it, what it was trained on, its scores."""
+"""The model card, README.md of a trained model: what it is, how to load it, what it was trained on, its scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_model_cards(
     training_seconds: float,
     plain_text: bool,
 ) -> None:
-    """README.md of best_model/ and final_model/: what it is, how to load it, what it was trained on, its scores.
+    """Write README.md of best_model/ and final_model/: what it is, how to load it, what it was trained on, its scores.
 
     steps: {"best": optimizer step, "final": optimizer step}.
     """

@@ -1,4 +1,4 @@
-"""What training does per second, the memory it takes and the time it has left: scalars for each line of its log."""
+"""The pace of training, the memory it takes and the time it has left: scalars for each line of its log."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class Pace(TrainerCallback):
         return values
 
     def seconds_left(self, args, state) -> float:
-        """Of the remaining steps and checkpoints, at their mean in this session; before the first checkpoint has shown
-        what one takes, of the steps alone."""
+        """Estimate the seconds of the remaining steps and checkpoints, at their mean in this session; before the first
+        checkpoint has shown what one takes, of the steps alone."""
         step = self.warm_seconds / self.warm_steps
         pause = sum(self.pauses) / len(self.pauses) if self.pauses else 0.0
         to_come = checkpoints_after(state.global_step - 1, args, state)  # a step is logged before it is saved

@@ -21,7 +21,8 @@ SHOWN = {
 
 
 class Progress(ProgressCallback):
-    """In place of the Trainer's ProgressCallback and PrinterCallback, which write the log's dictionary."""
+    """The console's bar and lines, in place of the Trainer's ProgressCallback and PrinterCallback, which write the
+    log's dictionary."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:  # disable=None: no bar where the output is a file
@@ -43,7 +44,8 @@ def log_line(logs: Mapping[str, float], step: int, max_steps: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit that fits and the next smaller one: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    """Write seconds in the largest unit that fits and the next smaller one: "45 s", "12 min", "3 h 20 min", "2 d 4
+    h"."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"

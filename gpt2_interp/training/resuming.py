@@ -1,4 +1,5 @@
-"""May a run be resumed with today's settings? Only with those it began with, as far as they change the result."""
+"""The check whether a run may be resumed with today's settings: only with those it began with, as far as they change
+the result."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ VERSIONS = ("torch", "transformers")
 
 
 def adopt_choices(recorded: Mapping[str, Any], experiment, training) -> None:
-    """What the run itself chose when it began (precision, batch) and no flag says now is chosen alike."""
+    """Choose again what the run itself chose when it began (precision, batch), where no flag decides it now."""
     was = recorded.get("arguments", {})
     if experiment.precision == "auto":
         experiment.precision = was.get("precision", "auto")

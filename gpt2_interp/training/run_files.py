@@ -1,4 +1,5 @@
-"""The files of one run besides its snapshots: may they be written, models and their cards, samples, provenance."""
+"""The files of one run besides its snapshots: whether they may be written, models and their cards, samples,
+provenance."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", 
 
 
 def check_free(paths: RunPaths, resume: bool, overwrite: bool) -> None:
-    """Refuse to touch an earlier run of this name unless told to. Raises InputError."""
+    """Refuse to touch an earlier run of this name unless a flag allows it. Raises InputError."""
     exists = any(path.exists() for path in paths.all())
     if exists and not (resume or overwrite):
         raise InputError(
@@ -95,7 +96,7 @@ def prepare(paths: RunPaths, resume: bool, overwrite: bool) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """When, with which code and which versions."""
+    """Return when this runs, with which code and which versions."""
     try:
         here = Path(__file__).resolve().parent
         commit = subprocess.run(

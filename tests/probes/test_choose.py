@@ -194,7 +194,7 @@ def test_twins_and_known_answers_are_of_the_probes_as_they_were_cut():
 def test_only_one_source_has_no_other():
     probes = choose_probes([example("a", 10, 5), example("b", 0, 5, n_template=0)])
     assert probes.others == (None, None)
-    assert "1 of the probes have no other source to be held against." in probes.notes
+    assert "1 of the probes have no other source to be compared with." in probes.notes
     assert choose_probes([example("b", 0, 5, n_template=0)]).others == ()
 
 
