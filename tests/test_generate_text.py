@@ -294,7 +294,7 @@ def test_help_and_mistakes_come_before_the_libraries():
     nowhere = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/no/such/cache"}
     start = time.monotonic()
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=nowhere, capture_output=True, text=True)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20  # the libraries' own retries take 23 s and more
     assert result.returncode == 0, result.stderr
     assert "--prompts_file" in result.stdout and "Exit status" in result.stdout
     *_, effect, hub = result.stdout.splitlines()

@@ -1,8 +1,8 @@
 """Help and mistakes of gpt2_summarization.py before the libraries are imported."""
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -70,10 +70,12 @@ def test_help_shows_ours_first_and_all_on_demand():
 
 
 def test_help_of_the_script_takes_less_than_a_second():
-    start = time.process_time(), time.monotonic()
+    before = os.times()
     result = subprocess.run([sys.executable, "gpt2_summarization.py", "--help"], cwd=REPOSITORY, capture_output=True)
+    after = os.times()
     assert result.returncode == 0 and not result.stderr
-    assert time.monotonic() - start[1] < 5  # 0.15 s on a machine that does nothing else
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent < 2  # CPU seconds, 0.15 on a machine that does nothing else; torch alone takes more
 
 
 def test_it_reads_flags_as_the_real_parser_does():

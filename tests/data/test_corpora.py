@@ -205,7 +205,7 @@ def test_a_hub_dataset_fails_fast_and_clearly_without_network():
     start = time.monotonic()
     with pytest.raises(InputError, match="can't be reached; use --train_file"):
         load_corpus(DataArguments(dataset_name="nobody/nothing"), 8, seed=0)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20  # the libraries' own retries take 23 s and more
 
 
 # --- the Hub, played by local tables ---

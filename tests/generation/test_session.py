@@ -381,6 +381,18 @@ def test_garbage_costs_a_sentence_and_no_traceback(start):
     assert "Traceback" not in session.err.getvalue()
 
 
+# The script, but with a pause behind every piece of text: 90 s for all of it, so that Ctrl-C comes in its middle even
+# where the machine is fast.
+SLOWLY = """
+import runpy, sys, time
+from gpt2_interp.generation.answers import Page
+write = Page.write
+Page.write = lambda page, piece: (write(page, piece), time.sleep(0.2))
+sys.argv = ["generate_text.py", *sys.argv[1:]]
+runpy.run_path("generate_text.py", run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 def test_at_a_terminal(tmp_path):
     """The script at a pseudo-terminal: the sign, tokens as they come, Ctrl-C in the middle, completion, the end."""
@@ -389,14 +401,20 @@ def test_at_a_terminal(tmp_path):
         flags = ["--max_new_tokens=450", "--no_repeat_ngram=3"]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TERM": "dumb", "COLUMNS": "300"}
         os.chdir(REPOSITORY)
-        os.execve(sys.executable, [sys.executable, "generate_text.py", f"--model_path={EMBEDDED}", *flags], environment)
+        environment["PYTHONPATH"] = str(REPOSITORY)
+        os.execve(sys.executable, [sys.executable, "-c", SLOWLY, f"--model_path={EMBEDDED}", *flags], environment)
     seen = b""
 
-    def until(words, seconds=120):
+    def until(words, seconds=300, key=b""):
+        """What is shown up to these words. key: pressed again every ten seconds until then, because Python may miss
+        a Ctrl-C between showing the sign and waiting for a key."""
         nonlocal seen
-        start, deadline = len(seen), time.monotonic() + seconds
+        start, began, presses = len(seen), time.monotonic(), 0
         while words not in seen[start:]:
-            assert time.monotonic() < deadline, seen.decode(errors="replace")
+            assert time.monotonic() < began + seconds, seen.decode(errors="replace")
+            if key and time.monotonic() >= began + 10 * presses:
+                os.write(terminal, key)
+                presses += 1
             if select.select([terminal], [], [], 0.2)[0]:
                 seen += os.read(terminal, 4096)
         return seen[start:]
@@ -411,12 +429,8 @@ def test_at_a_terminal(tmp_path):
     assert b"probabilities are on" in until(b"> ")
     os.write(terminal, f"/save {tmp_path / 's.jsonl'}\n".encode())
     until(b"> ")
-    time.sleep(1)  # Python may miss a Ctrl-C between showing the sign and waiting for a key
-    os.write(terminal, b"\x03")
-    until(b"so does Ctrl-C once more")
-    time.sleep(1)
-    os.write(terminal, b"\x03")
-    until(b"interrupted")
+    until(b"so does Ctrl-C once more", key=b"\x03")
+    until(b"interrupted", key=b"\x03")
     _, status = os.waitpid(process, 0)
     assert os.waitstatus_to_exitcode(status) == 130 and b"Traceback" not in seen
     (record,) = map(json.loads, (tmp_path / "s.jsonl").read_text().splitlines())
