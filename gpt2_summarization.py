@@ -38,6 +38,7 @@ from gpt2_interp.cli.training_flags import as_settings, what_settings_decide
 from gpt2_interp.data.corpora import Corpus, load_corpus
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.evaluation import test_rows
+from gpt2_interp.evaluation.rouge import is_other_script
 from gpt2_interp.figures.training_curves import draw_training_curves
 from gpt2_interp.files import (
     line_writer,
@@ -242,6 +243,10 @@ def read_data(model_args, data_args, experiment, training, say: Callable[[str], 
             if not examples[use]:
                 raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")
     probes = build_probes(corpus, examples, builder, base.config, experiment.probe_samples, training.seed)
+    if data_args.task == "summarization" and is_other_script(row["target"] for row in corpus.test):
+        corpus.notes.append(
+            "ROUGE counts words as they are, without stemming: most letters of the references are not a-z"
+        )
     for note in (*corpus.notes, *probes.notes):
         say(f"  note: {note}")
     origins = {
