@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2_interp.analysis.projection import METHODS, Projection, project, save_projection, spread_out
+from gpt2_interp.analysis.projection import (
+    METHODS,
+    MIN_DIST,
+    N_NEIGHBORS,
+    Projection,
+    project,
+    save_projection,
+    spread_out,
+)
+from gpt2_interp.cli.script_parser import ScriptParser
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.figures.registry import PICTURES
 from gpt2_interp.snapshots.table import POOLINGS
@@ -103,33 +112,28 @@ def draw(projection: Projection, measurements: Measurements) -> list[Path]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description=__doc__)
     parser.add_argument("--run_name", required=True, help="the run to analyse")
-    parser.add_argument("--layer", default="last", help="'last' (default), or 0 (embedding) to n_layer")
+    parser.add_argument("--layer", default="last", help="last, or a number from 0 (embedding) to n_layer")
     parser.add_argument(
-        "--pooling",
-        default="target_mean",
-        choices=POOLINGS,
-        help="over which tokens a probe's states are averaged (default: target_mean)",
+        "--pooling", default="target_mean", choices=POOLINGS, help="over which tokens a probe's states are averaged"
     )
     parser.add_argument(
         "--method",
-        default="aligned_umap",
+        default=METHODS[0],
         choices=METHODS,
-        help="aligned_umap keeps neighbourhoods (default); pca keeps distances along the widest directions, fast",
+        help="aligned_umap keeps neighbourhoods; pca keeps distances along the widest directions, fast",
     )
-    parser.add_argument("--n_neighbors", type=int, default=15, help="UMAP: size of a neighbourhood (default: 15)")
-    parser.add_argument("--min_dist", type=float, default=0.1, help="UMAP: how tightly points may pack (default: 0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of UMAP (default: 0)")
+    parser.add_argument("--n_neighbors", type=int, default=N_NEIGHBORS, help="UMAP: size of a neighbourhood")
+    parser.add_argument("--min_dist", type=float, default=MIN_DIST, help="UMAP: how tightly points may pack")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of UMAP")
     parser.add_argument(
         "--max_steps",
         type=int,
         default=20,
-        help="project at most this many steps, evenly spread, the first and the last among them (default: 20)",
+        help="project at most this many steps, evenly spread, the first and the last among them",
     )
-    parser.add_argument(
-        "--root", type=Path, default=Path("."), help="folder that holds the output folders (default: .)"
-    )
+    parser.add_argument("--root", type=Path, default=Path("."), help="folder that holds the output folders")
     arguments = parser.parse_args()
     if arguments.n_neighbors < 2:
         raise InputError(f"--n_neighbors {arguments.n_neighbors} is too small: a neighbourhood needs at least 2.")

@@ -39,6 +39,7 @@ from gpt2_interp.errors import InputError, is_out_of_memory, run_script
 from gpt2_interp.generation import prompts_file
 from gpt2_interp.generation.answers import described
 from gpt2_interp.generation.settings import BATCH_SIZE, Decoding, DecodingSettings
+from gpt2_interp.model.settings import IMPLEMENTATIONS
 
 OUT_OF_MEMORY = "lower --batch_size, --num_sequences, --num_beams or --max_new_tokens, or take a smaller model."
 
@@ -84,7 +85,7 @@ def load_model(arguments: argparse.Namespace, path: str, **more: str | None):
     """A TextModel (which imports torch)."""
     from gpt2_interp.generation.text_model import TextModel
 
-    return TextModel(path, arguments.implementation or "huggingface", device=arguments.device, **more)
+    return TextModel(path, arguments.implementation or IMPLEMENTATIONS[0], device=arguments.device, **more)
 
 
 def answer_file(arguments, prompts, broken: list[str], decoding: Decoding) -> None:

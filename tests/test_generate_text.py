@@ -12,12 +12,11 @@ import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 import generate_text
-from gpt2_interp.cli import generation_flags
 from gpt2_interp.errors import InputError
 from gpt2_interp.generation.text_model import TextModel
-from gpt2_interp.model.load import MODEL_CLASSES, add_lora
+from gpt2_interp.model.load import add_lora
 from gpt2_interp.model.settings import ModelArguments
-from gpt2_interp.model.task_file import TASK_FILE, TASKS
+from gpt2_interp.model.task_file import TASK_FILE
 from gpt2_interp.model.tokenizers import load_tokenizer
 from tests.conftest import REPOSITORY, decoding
 
@@ -266,11 +265,6 @@ def test_a_full_memory_is_said_with_this_scripts_flags(ask, monkeypatch):
     monkeypatch.setattr(GPT2LMHeadModel, "forward", full)
     with pytest.raises(InputError, match="out of memory: lower --batch_size"):
         ask("--prompt=x")
-
-
-def test_choices_are_those_of_the_package():
-    assert generation_flags.TASKS == TASKS
-    assert set(generation_flags.IMPLEMENTATIONS) == set(MODEL_CLASSES)
 
 
 def test_text_file_is_one_prompt_with_its_line_breaks(ask, tmp_path):

@@ -24,6 +24,8 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.files import finite, write_atomically
 
 METHODS = ("aligned_umap", "pca")
+N_NEIGHBORS = 15  # of UMAP: size of a neighbourhood
+MIN_DIST = 0.1  # of UMAP: how tightly points may pack
 FEWEST_PROBES_FOR_UMAP = 10  # below this a neighbourhood is most of the data and UMAP shows noise
 QUALITY_NEIGHBOURS = 10
 ALIGNMENT_WINDOW = 2  # each step is tied to this many steps around it; each costs a quarter of the time
@@ -49,9 +51,9 @@ class Projection:
 def project(
     states: np.ndarray,
     steps: list[int],
-    method: str = "aligned_umap",
-    n_neighbors: int = 15,
-    min_dist: float = 0.1,
+    method: str = METHODS[0],
+    n_neighbors: int = N_NEIGHBORS,
+    min_dist: float = MIN_DIST,
     seed: int = 0,
 ) -> Projection:
     """Project states [step, example, d_model] to [step, example, 3].

@@ -13,6 +13,8 @@ from gpt2_interp import startup
 from gpt2_interp.errors import run_script
 from gpt2_interp.synthetic.rows import SOURCES, SPLITS
 
+PRINTED, AUDITED = 3, 200  # rows where --count does not give another number
+
 
 def readable(row: dict) -> str:
     """Return a row as a person reads it: the text, the target, and a line for each fact."""
@@ -30,7 +32,7 @@ def readable(row: dict) -> str:
 
 def print_rows(args: argparse.Namespace) -> None:
     """The rows or texts that the flags ask for."""
-    count = args.count or 3
+    count = args.count or PRINTED
     if args.source == "pretraining":
         from gpt2_interp.synthetic.running_text import pretraining_texts  # it imports this module
 
@@ -47,7 +49,7 @@ def print_audit(args: argparse.Namespace) -> None:
     from gpt2_interp.audit.counts import audit  # these import torch, for which rows need not wait
     from gpt2_interp.audit.verdict import report
 
-    result = audit(args.count or 200, args.seed, args.model_path, args.tokenizer_name)
+    result = audit(args.count or AUDITED, args.seed, args.model_path, args.tokenizer_name)
     print(json.dumps(result, indent=2) if args.json else report(result))
 
 
@@ -55,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     """Print rows, or the audit."""
     parser = argparse.ArgumentParser(description="Rows of the embedded synthetic corpus, or its audit.")
     parser.add_argument("--source", choices=[*SOURCES, "pretraining"], default="synthetic_news")
-    parser.add_argument("--count", type=int, default=None, help="rows to print (3), or test rows to audit (200)")
+    parser.add_argument(
+        "--count", type=int, default=None, help=f"rows to print ({PRINTED}), or test rows to audit ({AUDITED})"
+    )
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jsonl", action="store_true", help="print one JSON object a line")

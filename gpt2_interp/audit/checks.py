@@ -35,6 +35,7 @@ from gpt2_interp.synthetic.world import generator
 
 DEFAULT_MODEL = "model_outputs/quickstart/best_model"
 BATCH_SIZE = 64
+UNKNOWN_LENGTHS = 256, 64  # tokens of source and target, as the quickstart has them
 NEW_TOKENS = 16  # more than any value has
 
 
@@ -181,13 +182,13 @@ def as_examples(builder: ExampleBuilder, rows: Sequence[Mapping]) -> tuple[list[
 # All of it
 # ---------------------------------------------------------------------------------------------------------------------
 def trained_lengths(path: str) -> tuple[int, int]:
-    """Return (max_source_length, max_target_length) that the model was trained with; 256 and 64 if that is not known.
+    """Return (max_source_length, max_target_length) of the model's training, or UNKNOWN_LENGTHS.
 
     Raises InputError for a model of another task.
     """
     trained = trained_task(path)
     if trained is None:
-        return 256, 64
+        return UNKNOWN_LENGTHS
     if trained["task"] != "summarization":
         raise InputError(f"{path} was trained for {trained['task']}; the audit needs a model that summarizes news.")
     return trained["max_source_length"], trained["max_target_length"]

@@ -66,33 +66,6 @@ def validate(model: ModelArguments, data: DataArguments, experiment: ExperimentA
         raise InputError("--save_strategy must be steps or epoch: a snapshot belongs to every checkpoint.")
 
 
-def batch_split(
-    effective: int | None, rows: int | None, accumulated: int | None, processes: int
-) -> tuple[int | None, int | None]:
-    """Return (examples that a device takes at a time, batches accumulated); both None where memory is to decide.
-
-    effective: examples of one optimizer step, over all processes. What a preset says counts as given. Raises InputError
-    for sizes that contradict each other.
-    """
-    given = {
-        "effective_batch_size": effective,
-        "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": accumulated,
-    }
-    for name, value in given.items():
-        if value is not None and value < 1:
-            raise InputError(f"--{name} must be at least 1.")
-    if rows is None and accumulated is None:
-        return None, None
-    known = (rows or 1) * (accumulated or 1) * processes
-    if effective is not None:
-        if effective % known or (rows and accumulated and effective != known):
-            names = " and ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
-            raise InputError(f"{names} contradict each other on {processes} device(s): leave one of them out.")
-        rows, accumulated = rows or effective // known, accumulated or effective // known
-    return rows or 8, accumulated or 1  # 8, as the Trainer has it
-
-
 def _validate_data(data: DataArguments) -> None:
     """Refuse, by the flag's name, data that can't be had or used. Raises InputError."""
     if sum(map(bool, (data.dataset_name, data.train_file, data.mixture))) != 1:

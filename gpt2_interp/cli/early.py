@@ -9,7 +9,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
-from gpt2_interp.cli.checks import batch_split, validate
+from gpt2_interp.cli.checks import validate
 from gpt2_interp.cli.hugging_face_flags import Flag, flags_of, training_arguments
 from gpt2_interp.cli.presets import NO_NAME, Command, preset_names, read_command
 from gpt2_interp.cli.script_parser import ScriptParser, nearest
@@ -18,6 +18,7 @@ from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.run_paths import check_run_name
+from gpt2_interp.training.batch import batch_split
 
 DESCRIPTION = "Fine-tune GPT-2 for summarization or creative writing and measure its inside at every checkpoint."
 OURS = (ModelArguments, DataArguments, ExperimentArguments)

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from gpt2_interp.cli.script_parser import ScriptParser
+from gpt2_interp.data.settings import TASKS
 from gpt2_interp.errors import InputError
 from gpt2_interp.generation import prompts_file
 from gpt2_interp.generation.prompts_file import PROMPT_COLUMNS
 from gpt2_interp.generation.settings import BATCH_SIZE, SETTINGS, DecodingSettings, read_setting
+from gpt2_interp.model.settings import IMPLEMENTATIONS
 
-TASKS = ("text", "summarization", "creative_writing")
-IMPLEMENTATIONS = ("huggingface", "scratch")
 # Flags that have no effect everywhere -> the ways of asking in which they have one.
 PROMPT, FILE, SESSION = "with a single prompt", "with --prompts_file", "in an interactive session"
 EFFECTS = {
@@ -63,7 +63,9 @@ def add_model_flags(group) -> None:
     )
     group.add_argument("--base_model", metavar="MODEL", help="Base of a LoRA adapter, if its folder has moved.")
     group.add_argument(
-        "--implementation", choices=IMPLEMENTATIONS, help="Hugging Face's GPT-2 or the one from scratch (huggingface)."
+        "--implementation",
+        choices=IMPLEMENTATIONS,
+        help=f"Hugging Face's GPT-2, or the one from scratch ({IMPLEMENTATIONS[0]}).",
     )
     group.add_argument(
         "--task",

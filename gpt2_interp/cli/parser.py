@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from transformers import HfArgumentParser, TrainingArguments
 
-from gpt2_interp.cli.checks import batch_split
 from gpt2_interp.cli.early import check_command
 from gpt2_interp.cli.training_flags import ExperimentArguments, TrainingDefaults
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.training.batch import batch_split
 
 
 @dataclass

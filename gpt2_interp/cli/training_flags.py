@@ -8,7 +8,9 @@ from typing import Any
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.flags import flag, flags
 from gpt2_interp.model.settings import ModelArguments
-from gpt2_interp.snapshots.table import GROUPS
+from gpt2_interp.snapshots.schedule import SHARE
+from gpt2_interp.snapshots.table import GROUPS, N_PROBES
+from gpt2_interp.training.batch import EFFECTIVE_BATCH_SIZE
 
 
 @dataclass
@@ -17,11 +19,11 @@ class ExperimentArguments:
 
     effective_batch_size: int | None = flag(
         None,
-        "Examples of one optimizer step, over all devices and accumulated batches. Default: 16 if neither "
-        "--per_device_train_batch_size nor --gradient_accumulation_steps is given; both then follow from the memory "
-        "of the device.",
+        f"Examples of one optimizer step, over all devices and accumulated batches. Default: {EFFECTIVE_BATCH_SIZE} "
+        "if neither --per_device_train_batch_size nor --gradient_accumulation_steps is given; both then follow from "
+        "the memory of the device.",
     )
-    probe_samples: int = flag(256, "Held-out examples that every snapshot measures.")
+    probe_samples: int = flag(N_PROBES, "Held-out examples that every snapshot measures.")
     snapshot_schedule: str = flag(
         "checkpoints",
         "When to measure, besides step 0 and the last step: at checkpoints, every N steps (a number), or log (steps "
@@ -30,8 +32,8 @@ class ExperimentArguments:
     )
     measures: list[str] = flags(
         ["all"],
-        f"Which groups of measures: {', '.join(GROUPS)}; or all, without those that would cost more than 1% of the "
-        "training (the run prints which). docs/metrics.md defines each.",
+        f"Which groups of measures: {', '.join(GROUPS)}; or all, without those that would cost more than {SHARE:.0%} "
+        "of the training (the run prints which). docs/metrics.md defines each.",
         decides="record",
     )
     precision: str = flag(

@@ -8,15 +8,18 @@ from gpt2_interp.data.local_files import TEXT_UNITS
 from gpt2_interp.data.mixture import SOURCES
 from gpt2_interp.flags import flag, flags
 
+TRAINED_TASKS = ("summarization", "creative_writing")
+TASKS = ("text", *TRAINED_TASKS)  # of a prompt; "text": no template, what is given is continued
+
 
 @dataclass
 class DataArguments:
     _argument_group_name = "data"
 
     task: str = flag(
-        "summarization",
+        TRAINED_TASKS[0],
         "summarization: source -> summary. creative_writing: prompt -> story, or plain text.",
-        choices=["summarization", "creative_writing"],
+        choices=list(TRAINED_TASKS),
     )
     dataset_name: str | None = flag(
         None,

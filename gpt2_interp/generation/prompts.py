@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from gpt2_interp.data.examples import ExampleBuilder
-from gpt2_interp.data.settings import DataArguments
+from gpt2_interp.data.settings import TASKS, DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.generation.settings import Decoding
-from gpt2_interp.model.task_file import TASKS
 
 LENGTHS = ("max_source_length", "max_target_length")  # tokens, as task.json has them
 

@@ -18,6 +18,7 @@ from gpt2_interp.generation.probabilities import token_probabilities
 from gpt2_interp.generation.prompts import PromptBuilder
 from gpt2_interp.generation.settings import BATCH_SIZE, Decoding
 from gpt2_interp.model.load import load_trained
+from gpt2_interp.model.settings import IMPLEMENTATIONS
 from gpt2_interp.model.task_file import trained_task
 
 ALTERNATIVES = 5  # shown beside each token's probability
@@ -43,7 +44,7 @@ class TextModel:
     def __init__(
         self,
         path: str,
-        implementation: str = "huggingface",
+        implementation: str = IMPLEMENTATIONS[0],
         base_model: str | None = None,
         task: str | None = None,
         device: str | None = None,

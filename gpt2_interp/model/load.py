@@ -21,7 +21,7 @@ from gpt2_interp.errors import InputError, first_line
 from gpt2_interp.model.copying_start import start_copying
 from gpt2_interp.model.fast_layers import use_fast_layers
 from gpt2_interp.model.gpt2_from_scratch import ScratchGPT2LMHeadModel
-from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.model.settings import IMPLEMENTATIONS, ModelArguments
 from gpt2_interp.model.tokenizers import TOKENIZER_FILES, load_tokenizer, train_tokenizer
 from gpt2_interp.run_paths import REPOSITORY
 from gpt2_interp.startup import not_found
@@ -112,7 +112,7 @@ def _tell_other_programs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 
 def load_trained(
     path: str,
-    implementation: str = "huggingface",
+    implementation: str = IMPLEMENTATIONS[0],
     base_model: str | None = None,
     device: torch.device | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from gpt2_interp.flags import flag, flags
 
+IMPLEMENTATIONS = ("huggingface", "scratch")
+
 
 @dataclass
 class ModelArguments:
@@ -29,9 +31,9 @@ class ModelArguments:
         None, "With --config_name: learn a new byte-level BPE of this many tokens from the training text."
     )
     implementation: str = flag(
-        "huggingface",
+        IMPLEMENTATIONS[0],
         "The same GPT-2, as Hugging Face's code, or from scratch in gpt2_interp/model/gpt2_from_scratch.py.",
-        choices=["huggingface", "scratch"],
+        choices=list(IMPLEMENTATIONS),
     )
     copying_start: bool = flag(
         False,

@@ -6,11 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt2_interp.data.examples import TEMPLATES
+from gpt2_interp.data.settings import TASKS
 from gpt2_interp.errors import InputError
-
-TASKS = ("text", *TEMPLATES)  # "text": no template, what is given is continued
-
 
 TASK_FILE = "task.json"  # in the folder of a trained model: what it was trained to do, and on which lengths
 

@@ -10,11 +10,9 @@ from transformers import GPT2Config
 from gpt2_interp.data.corpora import Corpus
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.data.rows import Row
-from gpt2_interp.probes.choose import affordable_patterns, choose_probes
+from gpt2_interp.probes.choose import MAX_SOURCE, affordable_patterns, choose_probes
 from gpt2_interp.probes.known_answers import gold_facts, has_offsets, twin_pairs
 from gpt2_interp.probes.probe_set import GoldFact, ProbeSet
-
-MAX_SOURCE, MAX_TARGET = 256, 64  # tokens of a probe
 
 
 def build_probes(
@@ -39,8 +37,6 @@ def build_probes(
         examples["probes"],
         count,
         seed,
-        MAX_SOURCE,
-        MAX_TARGET,
         pattern_count=affordable_patterns(config.n_layer, config.n_head),
         training=examples["train"],
         control=text_examples(corpus.control, tokenizer, config.n_positions),

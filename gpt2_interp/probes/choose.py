@@ -9,17 +9,19 @@ from dataclasses import replace
 from gpt2_interp.data.examples import Example
 from gpt2_interp.probes.contrasts import behind_other_sources, random_sequences
 from gpt2_interp.probes.probe_set import GoldFact, ProbeSet, TwinPair, evenly
+from gpt2_interp.snapshots.table import N_PROBES
 
+MAX_SOURCE, MAX_TARGET = 256, 64  # tokens of a probe
 TRAINING = CONTROL = TWINS = 64  # wanted of each, beside the held-out examples
 CANDIDATES = 2048  # training rows that are looked at: a table of hundreds of thousands stays packed
 
 
 def choose_probes(
     held_out: Sequence[Example],
-    count: int = 256,
+    count: int = N_PROBES,
     seed: int = 0,
-    max_source_length: int = 256,
-    max_target_length: int = 64,
+    max_source_length: int = MAX_SOURCE,
+    max_target_length: int = MAX_TARGET,
     pattern_count: int = 4,
     pattern_length: int = 96,
     *,

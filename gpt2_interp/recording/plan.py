@@ -12,11 +12,10 @@ from gpt2_interp.inside.ablation import ablation_tokens
 from gpt2_interp.inside.grafts import graft_tokens
 from gpt2_interp.inside.losses import token_forwards
 from gpt2_interp.probes.probe_set import ProbeSet
-from gpt2_interp.snapshots.schedule import ALL, check_groups
+from gpt2_interp.snapshots.schedule import ALL, SHARE, check_groups
 from gpt2_interp.snapshots.table import GROUPS, MEASURE, N_PERTURBATION, STORED, axis_size
 
 QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
-SHARE = 0.01  # of the training: what one of the expensive groups may cost
 SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
 EXPENSIVE = ("ablation", "graft", "band")  # forward passes by the hundred
 

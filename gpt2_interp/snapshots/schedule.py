@@ -10,6 +10,7 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.snapshots.table import GROUPS
 
 ALL = "all"
+SHARE = 0.01  # of the training: what one of the expensive groups may cost
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ POOLINGS = ("source_mean", "target_mean", "prompt_last")
 HALVES = ("first", "second")  # of the probes, whole clusters: chosen on the first, reported on the second
 REFERENCES = ("step 0", "previous snapshot")
 SPREAD = ("mean", "2.5%", "97.5%")  # over 200 half-samples of the probes
+N_PROBES = 256  # held-out examples that a snapshot measures, where no other number is asked for
 N_SINGULAR = 32  # singular values of a change that are kept
 N_INTRUDER = 10  # singular vectors of a matrix that are compared with the base's
 N_PERTURBATION = 19  # random perturbations of the base that make up the band

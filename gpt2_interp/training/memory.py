@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from transformers.activations import NewGELUActivation
 from gpt2_interp.data.examples import Example, token_counts
 from gpt2_interp.errors import LESS_MEMORY, InputError
 from gpt2_interp.model.packed import LOGITS_AT_ONCE
+from gpt2_interp.training.batch import EFFECTIVE_BATCH_SIZE, per_process
 
-EFFECTIVE_BATCH_SIZE = 16  # examples of an optimizer step where no flag says it
 USABLE = 0.8  # of the device's memory; the rest is for other programs, evaluation, snapshots and the estimate's error
 CPU_TOKENS = 2048  # of a micro-batch: on a CPU, larger ones are no faster (docs/measured.md)
 LOGIT_BYTES = 12  # of each: logits, log-probabilities, their gradient
@@ -70,6 +69,11 @@ def peak_bytes(device: torch.device) -> int:
     status = dict(line.split(":", 1) for line in own.read_text().splitlines()) if own.is_file() else {}
     if "VmHWM" in status:
         return int(status["VmHWM"].split()[0]) * 1024
+    used = psutil.Process().memory_info()
+    if hasattr(used, "peak_wset"):  # Windows
+        return used.peak_wset
+    import resource  # which Windows lacks
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
@@ -168,13 +172,6 @@ def settle_batch(experiment, training, model, examples: Sequence[Example]) -> st
         f"batch: {rows} example{'s' if rows > 1 else ''} x {accumulated} accumulated{times} = "
         f"{experiment.effective_batch_size} a step (about {_gb(estimate(rows))} of {_gb(available)})"
     )
-
-
-def per_process(effective: int, processes: int) -> int:
-    """One process's part of the effective batch. Raises InputError if it can't be divided."""
-    if effective % processes:
-        raise InputError(f"--effective_batch_size {effective} is not a multiple of the {processes} processes.")
-    return effective // processes
 
 
 def _gb(number_of_bytes: float) -> str:
