@@ -87,3 +87,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def here_or_in_repository(name: str) -> str:
+    """Return where a model's folder is: as given, else in the repository. A name that is neither comes back as it is.
+
+    Presets name `assets/tiny_gpt2`, wherever they are started from.
+    """
+    in_repository = REPOSITORY / name
+    return str(in_repository) if not Path(name).exists() and in_repository.exists() else name

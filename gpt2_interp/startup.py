@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.run_paths import here_or_in_repository
 
 TIMEOUT_SECONDS = 3.0
 
@@ -36,7 +37,9 @@ def prepare(given: Mapping[str, str]) -> None:
     go_offline_if_unreachable()
     if is_offline():
         for flag, name in given.items():
-            if not (Path(name).exists() or name.startswith("synthetic_") or _is_cached(flag, name)):
+            if not (
+                Path(here_or_in_repository(name)).exists() or name.startswith("synthetic_") or _is_cached(flag, name)
+            ):
                 raise InputError(f"{flag} {name}: {HUB_FLAGS[flag]}")
 
 

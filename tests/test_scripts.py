@@ -140,12 +140,23 @@ def test_later_stages_get_the_names_that_training_uses(dry, arguments, trained, 
     assert result.returncode == 0, result.stderr
     places = ["--run_name", name, "--root", root]
     scripts = (
-        ["gpt2_summarization.py", *trained],
-        ["analyze_latent_space.py", *places],
-        ["visualize_metrics.py", *places],
+        [f"{dry}/gpt2_summarization.py", *trained],
+        [f"{dry}/analyze_latent_space.py", *places],
+        [f"{dry}/visualize_metrics.py", *places],
     )
     assert (dry / "calls").read_text() == "".join("".join(f"<{word}>" for word in one) + "\n" for one in scripts)
     assert f"{root}/visualizations/{name}/interpretability_report.html" in result.stdout
+
+
+def test_files_and_outputs_are_where_the_user_stands(dry, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("else where")
+    (elsewhere / "mine.yml").write_text("run_name: x\n")
+    result = subprocess.run(
+        ["bash", str(dry / "run_experiment.sh"), "mine.yml"], cwd=elsewhere, capture_output=True, text=True,
+        env={**os.environ, "VIRTUAL_ENV": "", "CONDA_PREFIX": "", "PYTHONPATH": ""},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert f"<{dry}/gpt2_summarization.py><mine.yml>" in (elsewhere / "calls").read_text()
 
 
 @pytest.mark.parametrize("arguments", [["--run_name", "a/b"], ["no_such_preset"], ["quickstart", "--root"]])

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import load_peft_weights
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -22,8 +25,9 @@ from gpt2_interp.model.copying_start import start_copying
 from gpt2_interp.model.fast_layers import use_fast_layers
 from gpt2_interp.model.gpt2_from_scratch import ScratchGPT2LMHeadModel
 from gpt2_interp.model.settings import IMPLEMENTATIONS, ModelArguments
+from gpt2_interp.model.task_file import trained_task
 from gpt2_interp.model.tokenizers import TOKENIZER_FILES, load_tokenizer, train_tokenizer
-from gpt2_interp.run_paths import REPOSITORY
+from gpt2_interp.run_paths import here_or_in_repository
 from gpt2_interp.startup import not_found
 
 MODEL_CLASSES = {"huggingface": GPT2LMHeadModel, "scratch": ScratchGPT2LMHeadModel}  # --implementation
@@ -42,7 +46,7 @@ def load_config(name_or_path: str, overrides: str | None = None) -> GPT2Config:
         config = GPT2Config(**GPT2_SHAPES[name_or_path])
     else:
         try:
-            config = GPT2Config.from_pretrained(name_or_path)
+            config = GPT2Config.from_pretrained(here_or_in_repository(name_or_path))
         except (OSError, ValueError) as error:
             raise InputError(not_found("configuration", name_or_path, "--config_name", error)) from None
     if overrides:
@@ -86,7 +90,9 @@ def load_base(
                 raise InputError("--copying_start takes at least 2 layers, and heads of an even width.")
             start_copying(model)
     else:
-        name = arguments.model_name_or_path
+        name = here_or_in_repository(arguments.model_name_or_path)
+        if Path(name).is_dir():
+            name = str(Path(name).resolve())  # an adapter names it, and is opened from other folders
         if (Path(name) / "adapter_config.json").exists():
             raise InputError(f"{name} is a LoRA adapter: start from a whole model, such as its base.")
         tokenizer = load_tokenizer(arguments.tokenizer_name or name)
@@ -118,25 +124,12 @@ def load_trained(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model for use: in eval mode, float32, on `device` (by default the best there is), with its tokenizer.
 
-    path: a folder with a whole model, a name on the Hub, or a folder with a LoRA adapter, which is merged into
-    its base: `base_model`, or the one that adapter_config.json names. Raises InputError.
+    path: a folder with a whole model, a name on the Hub, or a folder with an adapter, which is merged into its base:
+    `base_model`, or the one that adapter_config.json names. Raises InputError, also where merging is impossible.
     """
-    folder = Path(path)
-    adapter = folder / "adapter_config.json"
+    adapter = Path(path) / "adapter_config.json"
     if adapter.is_file():
-        name = base_model or _base_of(adapter)
-        model = _load_whole(name, implementation, "--base_model")
-        use_fast_layers(model)
-        has_tokenizer = any((folder / file).is_file() for file in TOKENIZER_FILES)
-        tokenizer = load_tokenizer(path if has_tokenizer else name)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # a name of transformers that peft still uses
-                model = PeftModel.from_pretrained(model, path).merge_and_unload(safe_merge=True)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-            raise InputError(
-                f"the adapter in {path} can't be put on {name}: {first_line(error)}; give its base with --base_model."
-            ) from None
+        model, tokenizer = _load_adapted(adapter, implementation, base_model)
     else:
         if base_model is not None:
             raise InputError(f"--base_model belongs to a LoRA adapter, and {path} is none: leave it out.")
@@ -151,6 +144,74 @@ def load_trained(
     return model.eval().to(device or best_device()), tokenizer
 
 
+def _load_adapted(
+    adapter: Path, implementation: str, base_model: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a base with the adapter merged into it, and their tokenizer. Raises InputError."""
+    folder = adapter.parent
+    name = here_or_in_repository(base_model) if base_model else _base_of(adapter)
+    try:
+        kind = PeftConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{adapter} can't be read: {first_line(error)}.") from None
+    if kind.is_prompt_learning:
+        raise InputError(
+            f"{folder} is a {kind.peft_type.value} adapter: a learned prompt, which can't be merged into the weights "
+            f"of {name}; load it with peft's AutoPeftModelForCausalLM."
+        )
+    model = _load_whole(name, implementation, "--base_model")
+    has_tokenizer = any((folder / file).is_file() for file in TOKENIZER_FILES)
+    tokenizer = load_tokenizer(str(folder) if has_tokenizer else name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft's about tied embeddings, which are parted below
+            if len(tokenizer) > model.config.vocab_size:
+                _make_room(model, len(tokenizer), folder)
+            use_fast_layers(model)
+            merged = _merge(PeftModel.from_pretrained(model, folder))
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"the adapter in {folder} can't be put on {name}: {first_line(error)}; give its base with --base_model."
+        ) from None
+    if merged is None:
+        raise InputError(
+            f"{folder} is a {kind.peft_type.value} adapter that answers otherwise once it is merged into {name}: load "
+            f"it with peft's AutoPeftModelForCausalLM."
+        )
+    return merged, tokenizer
+
+
+def _make_room(model: PreTrainedModel, tokens: int, folder: Path) -> None:
+    """Lengthen the embeddings for an adapter that brings its own, with tokens of its own. Raises InputError."""
+    if not any(name.endswith("wte.weight") for name in load_peft_weights(str(folder), device="cpu")):
+        raise InputError(
+            f"the tokenizer in {folder} has {tokens - model.config.vocab_size} tokens more than the base, and the "
+            f"adapter holds no embeddings for them: save it with save_embedding_layers=True."
+        )
+    model.resize_token_embeddings(tokens, mean_resizing=False)
+
+
+def _merge(adapted: PeftModel) -> PreTrainedModel | None:
+    """Return the base with the adapter in its weights, or None where that is another function than the two together.
+
+    Tied embeddings are parted first if one of their two uses is adapted: the other one was trained without.
+    """
+    ids = torch.linspace(0, adapted.config.vocab_size - 1, min(16, adapted.config.n_positions)).long()[None]
+    adapted.eval()
+    with torch.no_grad():
+        apart = adapted(input_ids=ids).logits
+    model = adapted.get_base_model()
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    if model.config.tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends):
+        head = ends[1].get_base_layer() if isinstance(ends[1], BaseTunerLayer) else ends[1]
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
+    merged = adapted.merge_and_unload(safe_merge=True).eval()
+    with torch.no_grad():
+        together = merged(input_ids=ids).logits
+    return merged if torch.allclose(apart, together, atol=1e-3 * apart.abs().max().item()) else None
+
+
 def best_device() -> torch.device:
     """CUDA, else MPS, else the CPU."""
     if torch.cuda.is_available():
@@ -159,15 +220,20 @@ def best_device() -> torch.device:
 
 
 def _base_of(adapter: Path) -> str:
-    """Name or folder of an adapter's base. A relative folder is looked for here and in the repository."""
+    """Name or folder of an adapter's base. A relative folder is looked for here and in the repository.
+
+    One that was trained here names its base by the absolute path; has that moved, it is looked for where the run's flag
+    said.
+    """
     try:
         name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
         if not isinstance(name, str):
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{adapter} does not say which base it belongs to: give it with --base_model.") from None
-    in_repository = REPOSITORY / name
-    return str(in_repository) if not Path(name).is_dir() and in_repository.is_dir() else name
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        name = (trained_task(adapter.parent) or {}).get("base_model") or name
+    return here_or_in_repository(name)
 
 
 def _load_whole(name: str, implementation: str, flag: str, **dropout: float) -> PreTrainedModel:

@@ -14,7 +14,7 @@ TASK_FILE = "task.json"  # in the folder of a trained model: what it was trained
 
 def trained_task(folder: str | Path) -> dict[str, Any] | None:
     """Return {"task", "max_source_length", "max_target_length"} of a model that this project trained; None of any
-    other.
+    other. Of an adapter also "base_model", as the flag named it.
 
     Raises InputError for a broken file.
     """

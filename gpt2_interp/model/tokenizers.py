@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.run_paths import here_or_in_repository
 from gpt2_interp.startup import not_found
 
 TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # a tokenizer's folder has one of them
@@ -20,6 +21,7 @@ TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # a tokenizer's folder has o
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """A tokenizer by name or folder; vocab.json and merges.txt are enough. Raises InputError."""
+    name_or_path = here_or_in_repository(name_or_path)
     folder = Path(name_or_path)
     if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise InputError(  # AutoTokenizer would make one without words

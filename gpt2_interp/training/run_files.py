@@ -142,6 +142,7 @@ def save_models(
         "task": "text" if plain_text else data.task,
         "max_source_length": data.max_source_length,
         "max_target_length": data.max_target_length,
+        **({"base_model": model_args.model_name_or_path} if model_args.tuning == "lora" else {}),  # as the flag had it
     }
     dtype = getattr(torch, model_args.save_dtype)
     final, best = paths.model_outputs / "final_model", paths.model_outputs / "best_model"

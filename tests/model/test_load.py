@@ -3,6 +3,14 @@ import shutil
 
 import pytest
 import torch
+from peft import (
+    AutoPeftModelForCausalLM,
+    IA3Config,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
@@ -177,7 +185,7 @@ def test_an_adapter_for_use(toy_base, adapter, tmp_path, monkeypatch, implementa
     """Merged into the base that it names; a relative name is looked for here, then in the repository."""
     folder, expected = adapter
     monkeypatch.chdir(toy_base.parent)
-    monkeypatch.setattr("gpt2_interp.model.load.REPOSITORY", toy_base.parent)
+    monkeypatch.setattr("gpt2_interp.run_paths.REPOSITORY", toy_base.parent)
     here = says_base(folder, tmp_path / "here", toy_base.name)
     bare = says_base(folder, tmp_path / "bare", None)
     for path, base in ((folder, None), (here, None), (bare, str(toy_base))):
@@ -190,6 +198,96 @@ def test_an_adapter_for_use(toy_base, adapter, tmp_path, monkeypatch, implementa
     assert torch.allclose(logits_of(load_trained(str(here))[0]), expected, atol=1e-4)
     (here / "tokenizer.json").unlink()  # then the base's
     assert len(load_trained(str(here))[1]) == len(tokenizer)
+
+
+def changed(model):
+    """The model with every trained parameter moved away from its start."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.parametrize("implementation", ["huggingface", "scratch"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["attn.c_attn", "wte"]},
+        {"target_modules": ["attn.c_attn", "lm_head"]},
+        {"target_modules": ["attn.c_attn"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["attn.c_attn"], "use_dora": True},
+    ],
+    ids=["wte", "lm_head", "head saved", "DoRA"],
+)
+def test_an_adapter_of_tied_embeddings_answers_as_it_was_trained(toy_base, tmp_path, settings, implementation):
+    """Tied, the change of one of the two uses would reach the other too."""
+    config = LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=True, **settings)
+    trained = changed(get_peft_model(GPT2LMHeadModel.from_pretrained(toy_base), config))
+    trained.save_pretrained(tmp_path)
+    model, _ = load_trained(str(tmp_path), implementation)
+    assert torch.allclose(logits_of(model), logits_of(trained), atol=1e-4)
+    assert not [name for name, _ in model.named_parameters() if "lora" in name]
+
+
+def test_an_adapter_that_brings_tokens(toy_base, tmp_path):
+    """The embeddings grow as AutoPeftModelForCausalLM lets them; without weights for the new tokens they may not."""
+    tokenizer = load_tokenizer(str(toy_base))
+    tokenizer.add_tokens(["<one>", "<two>"])
+    base = GPT2LMHeadModel.from_pretrained(toy_base)
+    base.resize_token_embeddings(len(tokenizer))
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["attn.c_attn"], fan_in_fan_out=True)
+    trained = changed(get_peft_model(base, config))
+    for folder, embeddings in ((tmp_path / "whole", True), (tmp_path / "lacking", False)):
+        trained.save_pretrained(folder, save_embedding_layers=embeddings)
+        tokenizer.save_pretrained(folder)
+    model, loaded = load_trained(str(tmp_path / "whole"))
+    assert len(loaded) == model.config.vocab_size == 602
+    theirs = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "whole").eval()
+    assert torch.allclose(logits_of(model), logits_of(theirs), atol=1e-4)
+    assert torch.allclose(logits_of(model), logits_of(trained), atol=1e-4)
+    with pytest.raises(InputError, match="2 tokens more.*embeddings"):
+        load_trained(str(tmp_path / "lacking"))
+
+
+def test_adapters_that_are_no_change_of_weights_are_refused_by_name(toy_base, tmp_path):
+    for config, name in (
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), "PROMPT_TUNING"),
+        (PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), "PREFIX_TUNING"),
+    ):
+        get_peft_model(GPT2LMHeadModel.from_pretrained(toy_base), config).save_pretrained(tmp_path / name)
+        with pytest.raises(InputError, match=f"{name}.*prompt"):
+            load_trained(str(tmp_path / name))
+
+
+def test_a_merge_that_changes_the_answers_is_refused(toy_base, tmp_path, monkeypatch):
+    config = IA3Config(task_type="CAUSAL_LM", target_modules=["c_attn"], feedforward_modules=[], fan_in_fan_out=True)
+    trained = changed(get_peft_model(GPT2LMHeadModel.from_pretrained(toy_base), config))
+    trained.save_pretrained(tmp_path)
+    assert torch.allclose(logits_of(load_trained(str(tmp_path))[0]), logits_of(trained), atol=1e-4)
+    monkeypatch.setattr("peft.tuners.ia3.layer.Linear.merge", lambda *args, **kwargs: None)  # forgets the change
+    with pytest.raises(InputError, match="IA3.*otherwise"):
+        load_trained(str(tmp_path))
+
+
+def test_a_base_that_has_moved_is_looked_for_where_the_flag_said(toy_base, adapter, tmp_path, monkeypatch):
+    moved = says_base(adapter[0], tmp_path / "moved", str(tmp_path / "before" / toy_base.name))
+    with pytest.raises(InputError, match="--base_model"):
+        load_trained(str(moved))
+    task = {"task": "summarization", "max_source_length": 8, "max_target_length": 8, "base_model": toy_base.name}
+    (moved / "task.json").write_text(json.dumps(task))
+    monkeypatch.setattr("gpt2_interp.run_paths.REPOSITORY", toy_base.parent)
+    assert torch.allclose(logits_of(load_trained(str(moved))[0]), adapter[1], atol=1e-4)
+
+
+def test_a_base_in_the_repository_is_found_from_any_folder_and_named_absolutely(toy_base, tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2_interp.run_paths.REPOSITORY", toy_base.parent)
+    monkeypatch.chdir(tmp_path)
+    model, _ = load_base(ModelArguments(model_name_or_path=toy_base.name), 0, ())
+    add_lora(model, ModelArguments(), 0).save_pretrained(tmp_path / "adapter")
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(toy_base.resolve())
 
 
 def test_what_can_not_be_loaded_is_said(toy_base, adapter, tmp_path, monkeypatch):
