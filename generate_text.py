@@ -8,19 +8,20 @@
     python generate_text.py --model_path assets/tiny_gpt2                     (interactive; /help lists its commands)
     cat prompts.txt | python generate_text.py --model_path assets/tiny_gpt2 --json
 
-The model is a folder in Hugging Face layout, a LoRA adapter's folder, or a name on the Hub. Text goes to stdout, all
-else (settings, notes on what was cut, progress) to stderr. A plain text is printed with the prompt that it goes on
-from, a summary or a story alone.
+The model is a folder in Hugging Face layout, a LoRA adapter's folder, or a name on the Hub. Text goes to stdout,
+everything else (settings, notes on what was cut, progress) to stderr. A plain text is printed with the prompt that it
+continues, a summary or a story alone.
 
 The same seed draws the same text, alone, in a file of prompts or in a session; sequence k of a prompt (from 0) has
 seed + k. A flag without effect in the chosen method is an error.
 
-A file of prompts has one JSON object a line: {"prompt": "..."}, or article, text or source in its place, and maybe an
-id. Its answers stand in another file, one JSON object a line, each with the line and id of its prompt: in the order of
-the prompts when all are done, shorter prompts first until then. A run that was stopped goes on with the same command.
+A file of prompts has one JSON object a line: {"prompt": "..."}, or article, text or source in place of prompt, and an
+optional id. The answers are written to another file, one JSON object a line, each with the line and id of its prompt.
+Shorter prompts are answered first; when all are done, the answers are put into the order of the prompts. To go on
+with a run that was stopped, give the same command.
 
-Exit status: 0; 1 if lines of a file of prompts could not be used (they are named, the others are answered); 2 if
-something given is wrong; 130 after Ctrl-C (what is done is kept).
+Exit status: 0; 1 if lines of a file of prompts could not be used (they are named, the others are answered); 2 for a
+mistake in what was given; 130 after Ctrl-C (finished answers are kept).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set-up and every check that CI runs: linter, types, spelling, the rules of who may import whom, then all tests (slow ones too).
 #   ./run_tests.sh              everything
-#   ./run_tests.sh -m 'not slow' tests/test_examples.py    flags and paths go to pytest
+#   ./run_tests.sh -m 'not slow' tests/data/test_examples.py    flags and paths go to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ./setup_environment.sh requirements-dev.txt

@@ -186,7 +186,7 @@ def aligned_umap(states: np.ndarray, n_neighbors: int, min_dist: float, seed: in
 
 
 def alignment(neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How strongly, and to whom, each probe is tied at the steps around.
+    """Return how strongly, and to whom, each probe is tied at the steps around.
 
     neighbours [step, example, example] bool -> similarity [step, 2 window + 1, example] float32: the Jaccard overlap of
     the probe's neighbourhoods at the two steps; relations, same shape, int32: the probe's index there, -1 if there is

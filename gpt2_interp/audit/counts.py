@@ -203,7 +203,7 @@ def central_sentences(sentences: Sequence[str], tfidf: TfidfVectorizer, count: i
 
 
 def places(row: dict, fact: dict, tfidf: TfidfVectorizer) -> dict[str, tuple[float, float]]:
-    """For each baseline, return whether (or how probably) it points at the place that the fact's value comes from, and
+    """Return for each baseline whether (or how probably) it points at the place that the fact's value comes from, and
     its chance.
 
     The place is the gold sentence for those that name a sentence, the value inside it for those that name a word.

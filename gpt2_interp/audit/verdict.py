@@ -41,7 +41,7 @@ def promises(result: Mapping) -> list[dict]:
         ("the cue is apart from the value", f"in {apart:.1f}% of facts", apart == 100),
         ("each fact has a twin of as many tokens", *_twins_found(model)),
         ("at least 30% of values are transformed in the highlight", f"{transformed:.1f}% are", transformed >= 30),
-        ("with its value deleted a fact isn't told, with its sentence alone it is", *_deletions(model)),
+        ("with its value deleted a fact isn't stated, with its sentence alone it is", *_deletions(model)),
         ("attributions are scored where the model passes the twin test, on most facts", *_ground_truth(model)),
     ]
     return [{"promise": what, "found": shown, "kept": kept} for what, shown, kept in found]
@@ -161,7 +161,7 @@ def _model_lines(result: Mapping) -> list[str]:
         twins.append([slot, *numbers])
     return [
         f"C. MODEL {model['path']} on {model['rows']} test rows ({model['sources cut']} articles cut to its length)",
-        *table(["value said next, percent", *slots], accuracy),
+        *table(["value stated next, percent", *slots], accuracy),
         "",
         *table(["twins", "effect, nats", "both right, % (coin flips: 25)", "pairs", "no twin of equal length"], twins),
         "",

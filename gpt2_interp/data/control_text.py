@@ -77,7 +77,7 @@ def _file_texts(path: Path, text_unit: str) -> list[str]:
     for where, record in itertools.islice(local_files.records(path, text_unit), CANDIDATES):
         text = record[_text_column(record, where)]
         if not isinstance(text, str):
-            raise InputError(f"{where} of --control_file: what stands in column 'text' is not text; correct it.")
+            raise InputError(f"{where} of --control_file: column 'text' does not hold text; correct it.")
         if text.strip():
             texts.append(text.strip())
     if not texts:

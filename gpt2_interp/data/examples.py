@@ -286,7 +286,7 @@ def token_counts(examples: Sequence[Example]) -> np.ndarray:
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
-    """Right-padded batch: input_ids, attention_mask, labels, each [batch, seq]; padding is masked in both."""
+    """Return a right-padded batch: input_ids, attention_mask, labels, each [batch, seq]; padding is masked in both."""
     length = max(len(example.input_ids) for example in examples)
     input_ids = torch.full((len(examples), length), pad_id, dtype=torch.long)
     attention_mask = torch.zeros((len(examples), length), dtype=torch.long)

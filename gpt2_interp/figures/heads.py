@@ -72,7 +72,7 @@ def _(data: HeadEvolution, m: Measurements) -> bytes:
 
 @draw_html.register
 def _(data: HeadEvolution, m: Measurements) -> go.Figure:
-    """Both heat maps with a slider over the steps; colour ranges fixed over all of them."""
+    """Draw both heat maps with a slider over the steps; colour ranges fixed over all of them."""
     low, high = data.entropy_range
     figure = make_subplots(
         1, 2, horizontal_spacing=0.2, subplot_titles=["Attention entropy", f"Change since step {data.steps[0]}"]

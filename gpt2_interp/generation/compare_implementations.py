@@ -433,7 +433,7 @@ def _effect_in_words(parts_at: int | None, length: int) -> str:
 
 
 def _pieces(ids: Sequence[int], pieces: dict[int, str]) -> str:
-    """Once| upon| a| time: every token is seen."""
+    """Write tokens as Once| upon| a| time, so that every token is seen."""
     return "|".join(pieces[token] for token in ids).replace("\n", "\\n")
 
 

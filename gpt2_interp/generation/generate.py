@@ -176,8 +176,8 @@ class _BatchRun:
         }
 
     def _processors(self) -> list[LogitsProcessor]:
-        """In transformers' order: the repetition penalty, which `generate` adds first; n-grams; temperature, k, p; and
-        then the draw."""
+        """Return processors in transformers' order: the repetition penalty, which `generate` adds first; n-grams;
+        temperature, k, p; and then the draw."""
         decoding, processors = self.decoding, []
         if decoding.no_repeat_ngram:
             padding = [self.width - len(row.ids) for row in self.rows for _ in range(decoding.num_beams)]
@@ -202,7 +202,8 @@ class _BatchRun:
         return self._results(self.limits.ids, "interrupted")
 
     def _results(self, output: torch.Tensor, stopped: str = "time") -> list[list[Generated]]:
-        """output: [rows * sequences, width + new]. stopped: why a sequence ended that is neither whole nor full."""
+        """Return [row][sequence] of output [rows * sequences, width + new]. stopped: why a sequence ended that is
+        neither whole nor full."""
         results: list[list[Generated]] = [[] for _ in self.rows]
         sequences = len(output) // len(self.rows)
         eos = self.tokenizer.eos_token_id

@@ -434,7 +434,7 @@ def described_record(answer: Answer) -> str:
 
 
 def _summary(answer: Answer, seconds: float) -> str:
-    """ "[37 tokens in 1.2 s; ended: end of text]" """
+    """Return "[37 tokens in 1.2 s; ended: end of text]" for an answer."""
     tokens = " + ".join(str(len(one.tokens)) for one in answer.sequences) or "0"
     ends = list(dict.fromkeys(one.ended for one in answer.sequences)) or ["interrupted"]
     return f"[{tokens} tokens in {seconds:.1f} s; ended: {', '.join(ends)}]"

@@ -221,7 +221,7 @@ class DecodingSettings:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How texts are written: every setting with its value, as `DecodingSettings.resolve` has checked it.
+    """Every setting of how texts are written, with its value, as `DecodingSettings.resolve` has checked it.
 
     A setting without effect in this method has the value that changes nothing. None: no such limit; for seed: nothing
     is drawn. Exactly one of max_length (tokens, the prompt's counted) and max_new_tokens is set.

@@ -1,4 +1,4 @@
-"""What a model takes from its source, in numbers: losses behind another source, and articles with one fact swapped."""
+"""Numbers of what a model takes from its source: losses behind another source, and articles with one fact swapped."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _held_out(s: Session) -> Arrays:
 
 
 def _hidden(s: Session, pooled: np.ndarray) -> Arrays:
-    """pooled: [example, pooling, hidden_layer, d_model]."""
+    """Measure the hidden states; pooled: [example, pooling, hidden_layer, d_model]."""
     arrays = {"hidden_pooled": half_precision(pooled), "hidden_pooled_0": pooled} if s.wanted & KEPT else {}
     if s.wanted & GEOMETRY:
         X_0 = pooled if s.is_base else s.reference["hidden_pooled_0"]  # noqa: N806

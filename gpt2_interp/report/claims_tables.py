@@ -77,7 +77,7 @@ def _times_band(change: Mapping[str, Any]) -> float:
 
 
 def _summary_row(name: str, entry: Mapping[str, Any], claims: Mapping[str, Any]) -> dict[str, str]:
-    """ "x of y heads", and how many of them are more than claimed."""
+    """Return the row of one measure: "x of y heads", and how many of them are more than claimed."""
     claimed = [change for change in claims["changes"] if change["measure"] == name and change["claimed"]]
     unit = PLURALS.get(tuple(entry["unit_axes"]), "units")
     of = f"{entry['claimed']} of {entry['n_units']} {unit}" if entry["unit_axes"] else ("yes" if claimed else "no")
@@ -116,7 +116,7 @@ def change_row(change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unit_name(unit: Mapping[str, str]) -> str:
-    """ "layer 1, head 2"; hidden layers carry their own names; a measure with one value has no unit."""
+    """Name a unit: "layer 1, head 2"; hidden layers carry their own names; a measure with one value has no unit."""
     parts = [str(label) if axis == "hidden_layer" else f"{axis} {label}" for axis, label in unit.items()]
     return ", ".join(parts) or "all probes"
 
@@ -127,7 +127,7 @@ def _cell(value: float | None, bounds: Mapping[str, Any]) -> Cell:
 
 
 def claimed_heads(m: Measurements) -> str:
-    """ "3 of 72": heads with at least one claimed change; a dash where no head was tested."""
+    """Return "3 of 72": heads with at least one claimed change; a dash where no head was tested."""
     heads: dict[tuple[str, str], bool] = {}
     for change in m.claims.get("changes", ()):
         if set(change["unit"]) == {"layer", "head"}:

@@ -29,7 +29,7 @@ class Schedule:
             return cls(log=True)
         if text.isdigit() and int(text) > 0:
             return cls(every=int(text))
-        raise InputError(f"--snapshot_schedule {text} is none of checkpoints, log and a number of steps; give one.")
+        raise InputError(f"--snapshot_schedule {text} is not known: give checkpoints, log or a number of steps.")
 
     @property
     def at_checkpoints(self) -> bool:

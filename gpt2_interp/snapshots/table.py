@@ -704,7 +704,7 @@ _MEASURED = (*ATTENTION, *HIDDEN, *LEARNING, *GRADIENTS, *WEIGHTS, *NEURONS, *LE
 
 
 def _control(measure: Measure) -> Measure:
-    """The same measure on general text."""
+    """Return the row of the same measure on general text."""
     return replace(
         measure,
         name=f"control_{measure.name}",
@@ -716,7 +716,7 @@ def _control(measure: Measure) -> Measure:
 
 
 def _band(measure: Measure) -> Measure:
-    """What random perturbations of the same size do to a measure."""
+    """Return the row of what random perturbations of the same size do to a measure."""
     return Measure(
         f"band_{measure.name}",
         "metrics",
@@ -732,7 +732,7 @@ def _band(measure: Measure) -> Measure:
 
 
 def _floor(measure: Measure) -> Measure:
-    """What the precision of training alone does to a measure."""
+    """Return the row of what the precision of training alone does to a measure."""
     return Measure(
         f"floor_{measure.name}",
         "reference",

@@ -67,7 +67,7 @@ class Sentence:
 
 @dataclass
 class Plan:
-    """Everything that chance decides about a text. Rendering adds none, so a twin is a plan with one value replaced."""
+    """The part of a text that chance decides. Rendering adds no chance, so a twin is a plan with one value replaced."""
 
     values: dict[str, Value]
     sentences: list[Sentence]

@@ -41,7 +41,7 @@ class Pace(TrainerCallback):
                 self.saved = False
 
     def count(self, batches: Iterable[Mapping]) -> None:
-        """batches: of one optimizer step, packed: input_ids [1, tokens] each, "ids" of their examples."""
+        """Count the batches of one optimizer step, packed: input_ids [1, tokens] each, "ids" of their examples."""
         for batch in batches:
             self.tokens += batch["input_ids"].numel()
             self.examples += len(batch["ids"])

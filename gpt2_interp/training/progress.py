@@ -35,7 +35,7 @@ class Progress(ProgressCallback):
 
 
 def log_line(logs: Mapping[str, float], step: int, max_steps: int) -> str:
-    """ "  step 20/500  loss 3.1416  lr 5e-05  ...  12 min left" """
+    """Write one entry of the log: " step 20/500 loss 3.1416 lr 5e-05 ... 12 min left"."""
     parts = [f"  step {step}/{max_steps}"]
     parts += [text.format(logs[name]) for name, text in SHOWN.items() if name in logs]
     if "seconds_left" in logs:
