@@ -8,7 +8,7 @@ import inspect
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, HfArgumentParser, Trainer, TrainingArguments
 
 # Methods of the Trainer that training/ overrides or calls, with the parameters that it relies on.
 TRAINER = {
@@ -44,6 +44,10 @@ def test_attention_of_a_model_is_read_and_set():
     model.set_attn_implementation("eager")
     assert model.config._attn_implementation == "eager"
     assert {"generation_config"} <= set(inspect.signature(model._prepare_generation_config).parameters)
+
+
+def test_the_parser_that_dataclasses_are_read_with():
+    assert list(inspect.signature(HfArgumentParser._parse_dataclass_field).parameters) == ["parser", "field"]
 
 
 def test_what_torch_says_of_the_processor():
