@@ -1,8 +1,8 @@
 """The proof that the embedded corpus keeps its promises (python -m gpt2_interp.audit --audit).
 
 Counts over each split; what baselines get that read nothing or only compare words, because an attribution method has
-to beat them; what a fine-tuned model makes of deletions and twins (synthetic_checks.py); and a verdict on each promise
-(synthetic_verdict.py).
+to beat them; what a fine-tuned model makes of deletions and twins (checks.py); and a verdict on each promise
+(verdict.py).
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class ExampleBuilder:
     ) -> tuple[ExampleTable, TokenizationReport]:
         """Examples in the order of the rows, and what had to be cut or dropped.
 
-        fingerprint: sha256 of the rows (`corpora.fingerprint`). With it, many rows are tokenized once: the examples are
+        fingerprint: sha256 of the rows (`rows.fingerprint`). With it, many rows are tokenized once: the examples are
         kept under datasets' cache folder, for the next time that rows, tokenizer and settings are the same.
         """
         rows = rows if isinstance(rows, Sequence) else list(rows)

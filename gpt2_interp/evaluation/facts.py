@@ -9,7 +9,7 @@ import numpy as np
 
 from gpt2_interp.statistics.intervals import interval
 
-Fact = Mapping[str, Any]  # "slot", "stated", "forms", as synthetic_corpus.py describes them
+Fact = Mapping[str, Any]  # "slot", "stated", "forms", as synthetic/rows.py describes them
 
 
 def occurrences(text: str, form: str) -> Iterator[tuple[int, int]]:

@@ -31,7 +31,7 @@ def gradient_pass(
     """probe_grad, probe_grad_cosine: each [matrix]; ablation_approx: [example, layer, head]; float32.
 
     probe_grad is the Frobenius norm of the gradient of the mean over examples of their mean target NLL, by matrix as in
-    `weights.matrix_names`; beneath LoRA that of the frozen matrix, for a tied wte that of both uses together.
+    `anatomy.matrix_names`; beneath LoRA that of the frozen matrix, for a tied wte that of both uses together.
     probe_grad_cosine is the cosine of the gradients of the two halves' mean losses; NaN where one is empty or 0.
     ablation_approx is what `ablation_exact` would be were the loss a straight line: the sum over positions of
     (zbar - z) dNLL/dz per target token, NaN where that is (Nanda 2023; Kramar et al. 2024).

@@ -22,7 +22,7 @@ BLOCK = 4096  # rows that are held in float64 at a time
 def spectra(model: nn.Module, base: BaseWeights) -> dict[str, np.ndarray]:
     """stable_rank [matrix], weight_spectrum [matrix, N_SINGULAR], intruder_cosine [matrix, N_INTRUDER], float32.
 
-    Matrices in the order of `weights.matrix_names`. A matrix that has not changed has spectrum 0, stable rank NaN and
+    Matrices in the order of `anatomy.matrix_names`. A matrix that has not changed has spectrum 0, stable rank NaN and
     cosines 1. NaN fills the row of a matrix with fewer singular values, and all of one that is not finite. Raises
     ValueError as `weight_deltas` does.
     """

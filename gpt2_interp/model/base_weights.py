@@ -60,13 +60,13 @@ class BaseWeights:
         return [name for name, _, _ in self._pairs(model)]
 
     def change_norms(self, model: nn.Module) -> dict[str, float]:
-        """||W_t - W_0||_F of each matrix of `weights.matrix_names`: what `perturbed` needs."""
+        """||W_t - W_0||_F of each matrix of `anatomy.matrix_names`: what `perturbed` needs."""
         return {name: frobenius_norm(delta) for name, delta, _ in weight_deltas(model, self)}
 
     def perturbed(self, model: nn.Module, seed: int, norms: Mapping[str, float]) -> AbstractContextManager[None]:
         """Make the model, inside this context, the base plus noise of exactly the given Frobenius norms.
 
-        norms: from `change_norms(model)`, taken before any perturbation. Each matrix of `weights.matrix_names` gets
+        norms: from `change_norms(model)`, taken before any perturbation. Each matrix of `anatomy.matrix_names` gets
         Gaussian noise; query, key and value each their own norm. Beneath LoRA the noise is a product of two Gaussian
         matrices with the adapters' rank, added to the frozen weight, while the adapters have their initial values;
         query, key and value share the factor that reads the residual stream, as they do in LoRA. Biases and layer norms

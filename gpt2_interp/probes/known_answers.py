@@ -1,6 +1,6 @@
 """Known answers: facts of the embedded news as positions of tokens, and articles with one fact swapped.
 
-The corpus knows its facts to the character (synthetic_corpus.py); a model reads tokens. A character span becomes the
+The corpus knows its facts to the character (synthetic/rows.py); a model reads tokens. A character span becomes the
 tokens that share at least one character with it.
 """
 

@@ -1,6 +1,6 @@
 """The snapshot store: what was measured on the fixed probes at one optimizer step.
 
-Every array is declared in `measure_table.py`, and the writer validates against it. A snapshot is up to three
+Every array is declared in `table.py`, and the writer validates against it. A snapshot is up to three
 safetensors files and a manifest `interpretability_metrics/<run>/step_00000500.json` with their sha256, written last: a
 step without it did not happen. What later snapshots are compared with stands once in `reference.safetensors`.
 """

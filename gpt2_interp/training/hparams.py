@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def settings(run_info: Mapping[str, Any], sizes: Mapping[str, int], steps: int) -> dict[str, str | float]:
-    """The main settings of a run, as numbers and strings. run_info: run.json's; sizes: of `models.describe`."""
+    """The main settings of a run, as numbers and strings. run_info: run.json's; sizes: of `model.anatomy.describe`."""
     arguments = run_info["arguments"]
     lora = run_info["tuning"] == "lora"
     values = {

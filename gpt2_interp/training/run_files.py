@@ -159,7 +159,7 @@ def save_models(
 
 
 def _save(model, tokenizer, folder: Path, dtype: torch.dtype, trained: dict[str, Any]) -> None:
-    """Weights, tokenizer, and in task.json what `prompting` needs to ask as in training."""
+    """Weights, tokenizer, and in task.json what `generation.prompts` needs to ask as in training."""
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left of it
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     if isinstance(model, PeftModel):
