@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-import jinja2
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from gpt2_interp.data.embedded import EMBEDDED
 from gpt2_interp.data.examples import TEMPLATES
+from gpt2_interp.data.mixture import SOURCES, pairs, weights
 from gpt2_interp.files import write_atomically
-from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.run_paths import REPOSITORY, RunPaths, here_or_in_repository
+
+# What the header tells the Hub of the scores: key in metrics.json -> the Hub's name for this kind.
+HUB_METRICS = {
+    **{name: "rouge" for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
+    **{name: name for name in ("fact_recall", "loss", "perplexity")},
+}
 
 
 def write_model_cards(
@@ -30,7 +43,11 @@ def write_model_cards(
     arguments = run_info["arguments"]
     shape = " ".join(filter(None, (arguments["config_name"], arguments["config_overrides"])))
     for which, step in steps.items():
+        folder = paths.model_outputs / f"{which}_model"
         text = environment.get_template("model_card_template.md").render(
+            header=card_header(paths.run_name, run_info, metrics if step == metrics["best_step"] else None),
+            folder=repr(str(folder.resolve())),
+            new_tokens=min(arguments["max_target_length"], sizes["n_positions"] // 2),
             run_name=paths.run_name,
             which=which,
             step=step,
@@ -50,4 +67,40 @@ def write_model_cards(
             ],
             keys=[key for key in metrics["tuned"] if not key.endswith(("_low", "_high"))],
         )
-        write_atomically(paths.model_outputs / f"{which}_model" / "README.md", text.encode())
+        write_atomically(folder / "README.md", text.encode())
+
+
+def card_header(run_name: str, run_info: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:
+    """Return what the Hub reads of a card, as YAML. metrics: metrics.json of the very model, None if another has it.
+
+    What is not known stays out: the license of other people's data, their language, and a base that is not on the Hub.
+    """
+    arguments = run_info["arguments"]
+    base, dataset = arguments["model_name_or_path"], arguments["dataset_name"]
+    embedded = dataset in EMBEDDED
+    mixed = weights(arguments["mixture"]) if arguments["mixture"] else {}
+    streamed = [name for name in mixed if name not in pairs("--source_files", arguments["source_files"])]
+    local = Path(here_or_in_repository(base)).resolve() if base else None
+    ours = embedded and (local is None or local.is_relative_to(REPOSITORY / "assets"))
+    results = [
+        EvalResult(
+            task_type="summarization" if run_info["task"] == "summarization" else "text-generation",
+            dataset_type=dataset or "local",
+            dataset_name=metrics["test"]["source"],
+            metric_type=HUB_METRICS[name],
+            metric_name=name,
+            metric_value=round(metrics["tuned"][name], 4),
+        )
+        for name in (HUB_METRICS if metrics else ())
+        if metrics and name in metrics["tuned"]
+    ]
+    return ModelCardData(
+        model_name=run_name,
+        license="mit" if ours else "unknown",
+        library_name="peft" if run_info["tuning"] == "lora" else "transformers",
+        pipeline_tag="text-generation",
+        language="en" if embedded or mixed else None,
+        base_model=base if local is not None and not local.is_dir() else None,
+        datasets=[dataset] if dataset and not embedded else [SOURCES[name].hub_id for name in streamed] or None,
+        eval_results=results or None,
+    ).to_yaml()
