@@ -4,11 +4,20 @@ An upgrade that changes one of them must fail here, not in the middle of somebod
 requirements.txt pins and pyproject.toml narrows.
 """
 
+import argparse
 import inspect
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, HfArgumentParser, Trainer, TrainingArguments
+from matplotlib.figure import Figure
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    HfArgumentParser,
+    TextGenerationPipeline,
+    Trainer,
+    TrainingArguments,
+)
 
 # Methods of the Trainer that training/ overrides or calls, with the parameters that it relies on.
 TRAINER = {
@@ -69,3 +78,11 @@ def test_the_parts_that_aligned_umap_is_built_from():
     for function, parameters in wanted.items():
         function = getattr(function, "py_func", function)
         assert set(parameters) <= set(inspect.signature(function).parameters), function.__name__
+
+
+def test_the_rest_of_torch_transformers_matplotlib_and_argparse():
+    assert torch._foreach_norm([torch.ones(4)], 2, dtype=torch.float32)[0] == 2
+    assert TextGenerationPipeline._default_generation_config.max_new_tokens == 256
+    points = Figure().add_subplot(projection="3d").scatter([1.0], [2.0], [3.0])
+    assert [float(axis[0]) for axis in points._offsets3d] == [1, 2, 3]
+    assert "--help" in argparse.ArgumentParser()._option_string_actions
