@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2_interp.analysis.projection import (
-    METHODS,
     MIN_DIST,
     N_NEIGHBORS,
+    PROJECTIONS,
     Projection,
     project,
     save_projection,
@@ -120,8 +120,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--method",
-        default=METHODS[0],
-        choices=METHODS,
+        default=PROJECTIONS[0],
+        choices=PROJECTIONS,
         help="aligned_umap keeps neighbourhoods; pca keeps distances along the widest directions, fast",
     )
     parser.add_argument("--n_neighbors", type=int, default=N_NEIGHBORS, help="UMAP: size of a neighbourhood")

@@ -44,7 +44,7 @@ from gpt2_interp.files import (
     line_writer,
     write_json,
 )
-from gpt2_interp.model.anatomy import describe, device_name
+from gpt2_interp.model.anatomy import device_name, model_sizes
 from gpt2_interp.model.load import add_lora, load_base
 from gpt2_interp.model.precision import choose_precision, set_precision
 from gpt2_interp.probes.build import build_probes
@@ -119,14 +119,14 @@ def main() -> None:
         autocast=autocast,
     )
     if is_main:
-        run_files.prepare(paths, experiment.resume, experiment.overwrite)
+        run_files.prepare_run(paths, experiment.resume, experiment.overwrite)
         base_result = test.score(base.to(training.device), "base")
         base_samples = test.samples(base, base_result.generated)
         say(f"  base: {base_result.summary()}")
 
     # --- training, a snapshot at every checkpoint ------------------------------------------------------------
     model = add_lora(base, model_args, training.seed) if model_args.tuning == "lora" else base
-    sizes = describe(model)
+    sizes = model_sizes(model)
     say(
         f"  {sizes['trainable_parameters']:,} of {sizes['parameters']:,} parameters are trained "
         f"({100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%)"

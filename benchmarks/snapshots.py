@@ -134,7 +134,7 @@ def training_alone(data: Path, steps: int) -> dict:
 
 def snapshot_cost(data: Path, steps: int) -> dict:
     """Train a little, then take a light snapshot, the spectra, and the expensive groups on a few probes."""
-    from gpt2_interp.model.anatomy import describe
+    from gpt2_interp.model.anatomy import model_sizes
     from gpt2_interp.model.base_weights import BaseWeights
     from gpt2_interp.recording.plan import EXPENSIVE, array_bytes, expensive_tokens, wanted_names
     from gpt2_interp.recording.recorder import axis_labels
@@ -154,7 +154,7 @@ def snapshot_cost(data: Path, steps: int) -> dict:
         light_seconds = time.perf_counter() - started
         arrays, of_spectra = timed_capture(model, probes, wanted_names(["spectra"], {"heavy"}), base, reference)
         few = few_of(probes, reference)
-        sizes, costs = describe(model), {}
+        sizes, costs = model_sizes(model), {}
         for group in EXPENSIVE:
             names = wanted_names([group], {"ends", "final"})
             started = time.perf_counter()

@@ -96,7 +96,7 @@ def test_the_definitions_and_the_list_of_pictures_follow(copy):
 OTHERS = """
 import torch
 from gpt2_interp.cli.presets import preset_names, read_command
-from gpt2_interp.data.mixture import SOURCES, weights
+from gpt2_interp.data.mixture import SOURCES, mixture_shares
 from gpt2_interp.generation.generate import generate
 from gpt2_interp.generation.settings import DecodingSettings
 from tests.toy import make_toy_base
@@ -110,7 +110,7 @@ def text(**settings):
     return generate(model, tokenizer, [[5, 6, 7]], drawn)[0][0].ids
 print(json.dumps({
     "source": SOURCES["tinystories"].read({"text": "Once " * 30}).target[:9],
-    "weights": list(weights(["tinystories=1"])),
+    "weights": list(mixture_shares(["tinystories=1"])),
     "presets": preset_names(),
     "steps": read_command(["quick_stories"]).values("--max_steps"),
     "likeliest": text(decoding="sampling", min_p=1.0),

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from gpt2_interp.data.examples import ExampleBuilder
 from gpt2_interp.evaluation.losses import perplexity, target_losses
-from gpt2_interp.model.anatomy import describe
+from gpt2_interp.model.anatomy import model_sizes
 from gpt2_interp.model.load import load_base
 from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.synthetic.running_text import pretraining_texts
@@ -24,7 +24,7 @@ def base():
 
 def test_size_and_format(base):
     model, tokenizer = base
-    assert 1_000_000 <= describe(model)["parameters"] <= 3_000_000
+    assert 1_000_000 <= model_sizes(model)["parameters"] <= 3_000_000
     assert sum(path.stat().st_size for path in TINY.iterdir()) <= 6_000_000
     assert {tensor.dtype for tensor in load_file(TINY / "model.safetensors").values()} == {torch.float16}
     assert len(tokenizer) == model.config.vocab_size

@@ -25,7 +25,7 @@ import visualize_metrics
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.data.examples import ExampleBuilder
 from gpt2_interp.errors import run_script
-from gpt2_interp.recording.inside_scalars import SHOWN
+from gpt2_interp.recording.inside_scalars import TAGS
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.scalars import SCALARS, SCORES
 from gpt2_interp.snapshots.store import SnapshotStore
@@ -329,7 +329,7 @@ def test_every_number_that_is_written_is_in_the_glossary_and_the_other_way_round
         metrics = json.loads((paths.model_outputs / "metrics.json").read_text())
         score_keys |= {key for system in (*SYSTEMS, "reference") for key in metrics.get(system, ())}
     inside = {tag for tag in tags if tag.startswith("inside/")}
-    assert inside <= set(SHOWN.values()) and {tag.split("/")[1] for tag in inside} > {"attention", "hidden", "weights"}
+    assert inside <= set(TAGS.values()) and {tag.split("/")[1] for tag in inside} > {"attention", "hidden", "weights"}
     assert tags - inside == {scalar.name for scalar in SCALARS} - {"inside/<group>/<measure>"}
     assert log_keys == {"step"} | {scalar.log_name for scalar in SCALARS} - {None}
     assert set(TIMING) < log_keys

@@ -19,7 +19,7 @@ from gpt2_interp.files import write_json
 from gpt2_interp.snapshots.table import CLAIMED, Measure
 from gpt2_interp.statistics.simultaneous import (
     CONFIDENCE,
-    FEWEST_CLUSTERS,
+    FEWEST_TO_TEST,
     FLIPS,
     Intervals,
     is_reproduced,
@@ -238,10 +238,10 @@ def _missing(measure: Measure, series: Series | None, steps: list[int]) -> str |
 def _why_none(entry: Mapping[str, Any], last: Intervals) -> str:
     """Return why no change is claimed: what is missing, else what was found."""
     differ = int(last.excludes_zero.sum())
-    if entry["n_clusters"] < FEWEST_CLUSTERS:
+    if entry["n_clusters"] < FEWEST_TO_TEST:
         return (
-            f"The probes form {entry['n_clusters']} clusters; below {FEWEST_CLUSTERS} too few patterns of signs exist "
-            f"for a test at {1 - CONFIDENCE:.0%}."
+            f"The probes form {entry['n_clusters']} clusters; below {FEWEST_TO_TEST} too few patterns of signs "
+            f"exist for a test at {1 - CONFIDENCE:.0%}."
         )
     if entry["band"] is None:
         return "Random perturbations of the base were not measured at the last snapshot, so there is no band to exceed."

@@ -23,7 +23,7 @@ from safetensors.numpy import save as safetensors_save
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import finite, write_atomically
 
-METHODS = ("aligned_umap", "pca")
+PROJECTIONS = ("aligned_umap", "pca")
 N_NEIGHBORS = 15  # of UMAP: size of a neighbourhood
 MIN_DIST = 0.1  # of UMAP: how tightly points may pack
 FEWEST_PROBES_FOR_UMAP = 10  # below this a neighbourhood is most of the data and UMAP shows noise
@@ -37,7 +37,7 @@ class Projection:
     """Coordinates of every probe at every projected step.
 
     coordinates: [step, example, 3] float32; NaN for probes without a defined hidden state
-    trustworthiness, knn_overlap: [step] float32; see `quality`
+    trustworthiness, knn_overlap: [step] float32; see `projection_quality`
     info: method, layer, pooling, seed, settings, versions, variance_explained (PCA), notes
     """
 
@@ -51,7 +51,7 @@ class Projection:
 def project(
     states: np.ndarray,
     steps: list[int],
-    method: str = METHODS[0],
+    method: str = PROJECTIONS[0],
     n_neighbors: int = N_NEIGHBORS,
     min_dist: float = MIN_DIST,
     seed: int = 0,
@@ -87,7 +87,7 @@ def project(
         coordinates = aligned_umap(kept, n_neighbors, min_dist, seed)
         info.update(n_neighbors=n_neighbors, min_dist=min_dist, metric="euclidean")
         info["versions"] = {name: version(name) for name in ("umap-learn", "numba", "numpy")}
-    trust, overlap = quality(kept, coordinates)
+    trust, overlap = projection_quality(kept, coordinates)
     k = quality_neighbours(n_probes)
     info.update(quality_neighbours=k, knn_overlap_chance=k / (n_probes - 1), notes=notes)
     everywhere = np.full((*states.shape[:2], 3), np.nan, dtype=np.float32)
@@ -149,7 +149,7 @@ def aligned_umap(states: np.ndarray, n_neighbors: int, min_dist: float, seed: in
     random_state = np.random.RandomState(seed)
     graphs = []  # one fuzzy neighbour graph [example, example] per step, sparse
     for X in states:
-        indices, distances = nearest(X, n_neighbors)
+        indices, distances = nearest_neighbours(X, n_neighbors)
         graph = fuzzy_simplicial_set(
             X, n_neighbors, random_state, "euclidean", knn_indices=indices, knn_dists=distances.astype(np.float32)
         )[0]
@@ -205,7 +205,7 @@ def alignment(neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return similarity, relations
 
 
-def nearest(X: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_neighbours(X: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Exact Euclidean neighbours, the point itself first. X [example, d] -> indices, distances [example, k]."""
     squares = (X**2).sum(axis=1)
     distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * X @ X.T, 0))
@@ -222,7 +222,7 @@ def quality_neighbours(n_probes: int) -> int:
     return max(1, min(QUALITY_NEIGHBOURS, (n_probes - 1) // 2))
 
 
-def quality(states: np.ndarray, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def projection_quality(states: np.ndarray, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per step, how much of the neighbourhoods the projection keeps.
 
     states [step, example, d_model], coordinates [step, example, 3] ->
@@ -235,7 +235,7 @@ def quality(states: np.ndarray, coordinates: np.ndarray) -> tuple[np.ndarray, np
     trust = [trustworthiness(X, Y, n_neighbors=k) for X, Y in zip(states, coordinates, strict=True)]
     overlap = []
     for X, Y in zip(states, coordinates, strict=True):
-        true, shown = nearest(X, k + 1)[0][:, 1:], nearest(Y.astype(np.float64), k + 1)[0][:, 1:]
+        true, shown = nearest_neighbours(X, k + 1)[0][:, 1:], nearest_neighbours(Y.astype(np.float64), k + 1)[0][:, 1:]
         overlap.append(np.mean([len(set(t) & set(s)) / k for t, s in zip(true, shown, strict=True)]))
     return np.array(trust, dtype=np.float32), np.array(overlap, dtype=np.float32)
 

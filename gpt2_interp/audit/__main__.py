@@ -11,7 +11,7 @@ import json
 
 from gpt2_interp import startup
 from gpt2_interp.errors import run_script
-from gpt2_interp.synthetic.rows import SOURCES, SPLITS
+from gpt2_interp.synthetic.rows import EMBEDDED_ROWS, SPLITS
 
 PRINTED, AUDITED = 3, 200  # rows where --count does not give another number
 
@@ -39,7 +39,7 @@ def print_rows(args: argparse.Namespace) -> None:
         for text in pretraining_texts(count, args.seed):
             print(json.dumps({"text": text}, ensure_ascii=False) if args.jsonl else text + "\n")
         return
-    for row in SOURCES[args.source](count, args.seed, args.split):
+    for row in EMBEDDED_ROWS[args.source](count, args.seed, args.split):
         print(json.dumps(row, ensure_ascii=False) if args.jsonl else readable(row))
 
 
@@ -56,7 +56,7 @@ def print_audit(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Print rows, or the audit."""
     parser = argparse.ArgumentParser(description="Rows of the embedded synthetic corpus, or its audit.")
-    parser.add_argument("--source", choices=[*SOURCES, "pretraining"], default="synthetic_news")
+    parser.add_argument("--source", choices=[*EMBEDDED_ROWS, "pretraining"], default="synthetic_news")
     parser.add_argument(
         "--count", type=int, default=None, help=f"rows to print ({PRINTED}), or test rows to audit ({AUDITED})"
     )

@@ -21,10 +21,10 @@ from gpt2_interp.inside.losses import twin_log_odds
 from gpt2_interp.model.task_file import trained_task
 from gpt2_interp.probes.known_answers import (
     equal_twin,
-    first_difference,
     plan_of,
     sentence_spans,
     token_counter,
+    twin_question,
 )
 from gpt2_interp.probes.probe_set import TwinPair
 from gpt2_interp.statistics.intervals import estimate
@@ -34,7 +34,7 @@ from gpt2_interp.synthetic.wordings import EVENTS
 from gpt2_interp.synthetic.world import generator
 
 DEFAULT_MODEL = "model_outputs/quickstart/best_model"
-BATCH_SIZE = 64
+PROMPTS_AT_ONCE = 64
 UNKNOWN_LENGTHS = 256, 64  # tokens of source and target, as the quickstart has them
 NEW_TOKENS = 16  # more than any value has
 
@@ -117,7 +117,7 @@ def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> di
     room = max(map(len, ids)) + NEW_TOKENS
     prompts = [builder.prompt_ids(text, room) + told for (text, _), told in zip(unique, ids, strict=True)]
     decoding = DecodingSettings("greedy", max_new_tokens=NEW_TOKENS).resolve()
-    written = generate(model, builder.tokenizer, prompts, decoding, batch_size=BATCH_SIZE, description="deletions")
+    written = generate(model, builder.tokenizer, prompts, decoding, batch_size=PROMPTS_AT_ONCE, description="deletions")
     outputs = {key: sequences[0].text.strip() for key, sequences in zip(unique, written, strict=True)}
     plans = [plan_of(row)[1] for row in rows]
     report = {}
@@ -156,7 +156,7 @@ def twin_test(model, builder: ExampleBuilder, rows: Sequence[dict], tokenizers: 
     own, others = examples[: len(rows)], examples[len(rows) :]
     twins = []
     for (i, j), other in zip(pairs, others, strict=True):
-        position, *tokens = first_difference(own[i], other)
+        position, *tokens = twin_question(own[i], other)
         prefixes = own[i].input_ids[:position], other.input_ids[:position]
         twins.append(TwinPair(rows[i]["id"], rows[i]["event"], tuple(SLOTS)[j], prefixes, tuple(tokens)))
     effect, right = np.full((2, len(rows), len(SLOTS)), np.nan)

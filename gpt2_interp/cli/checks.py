@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpt2_interp.cli.training_flags import ExperimentArguments
-from gpt2_interp.data.mixture import pairs, weights
+from gpt2_interp.data.mixture import mixture_shares, pairs
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.model.settings import ModelArguments
@@ -74,7 +74,9 @@ def _validate_data(data: DataArguments) -> None:
         raise InputError("--validation_file and --test_file belong to --train_file: give that too.")
     if data.mixture and data.task != "creative_writing":
         raise InputError("--mixture is of creative writing: give --task creative_writing.")
-    foreign = set(pairs("--source_files", data.source_files)) - set(weights(data.mixture) if data.mixture else ())
+    foreign = set(pairs("--source_files", data.source_files)) - set(
+        mixture_shares(data.mixture) if data.mixture else ()
+    )
     if foreign:
         raise InputError(f"--source_files: {', '.join(sorted(foreign))} is not in --mixture; give it a weight there.")
     if data.block_size is not None and (data.block_size < 8 or data.task != "creative_writing"):

@@ -7,26 +7,25 @@ import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from gpt2_interp.data import local_files
 from gpt2_interp.data.cache import cache_folder
 from gpt2_interp.data.mixture import SHORTEST_TEXT, SOURCES
+from gpt2_interp.data.rows import Row
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError, first_line
 from gpt2_interp.files import write_atomically
 from gpt2_interp.startup import is_offline
-from gpt2_interp.synthetic.rows import SOURCES as EMBEDDED_ROWS
+from gpt2_interp.synthetic.rows import EMBEDDED_ROWS
 
-Row = dict[str, Any]
-COUNT = 64
+N_TEXTS = 64
 CANDIDATES = 10_000  # texts of a file among which some are drawn
 BEGINNING = 100  # characters that tell most texts apart
 OTHER_TEXT = {"synthetic_news": "synthetic_stories", "synthetic_stories": "synthetic_news"}  # what else is embedded
 
 
 def load_control(
-    data: DataArguments, seed: int, training: Sequence[Row], count: int = COUNT
+    data: DataArguments, seed: int, training: Sequence[Row], count: int = N_TEXTS
 ) -> tuple[list[Row], str, list[str]]:
     """Return (`count` rows of plain text or fewer, where they come from, notes); no rows and a note where there is
     none.

@@ -15,7 +15,7 @@ from pathlib import Path
 from gpt2_interp.data import control_text, local_files
 from gpt2_interp.data.embedded import EMBEDDED
 from gpt2_interp.data.hub_rows import hub_splits
-from gpt2_interp.data.mixture import mix, pairs, weights
+from gpt2_interp.data.mixture import mix, mixture_shares, pairs
 from gpt2_interp.data.null_targets import permute_targets
 from gpt2_interp.data.rows import END_OF_TEXT, Row, fingerprint, row_of, tell_apart, without_end_of_text
 from gpt2_interp.data.settings import DataArguments
@@ -161,7 +161,7 @@ def _mixed_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
         "probes": probe_samples,
     }
     files = pairs("--source_files", data.source_files)
-    mixture = mix(weights(data.mixture), files, wanted, seed, data.text_unit)
+    mixture = mix(mixture_shares(data.mixture), files, wanted, seed, data.text_unit)
     provenance = {}
     for use, counts in mixture.counts.items():
         parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())

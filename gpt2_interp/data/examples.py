@@ -112,7 +112,7 @@ class TokenizationReport:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TokenizedRow:
     """Token ids of one example before it is stored."""
 
     source: Sequence[int]
@@ -221,7 +221,7 @@ class ExampleBuilder:
         # A quarter faster than through transformers: without offsets, masks and their lists.
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def _pieces(self, row, source: list[int], target: list[int], report: TokenizationReport) -> list[Piece]:
+    def _pieces(self, row, source: list[int], target: list[int], report: TokenizationReport) -> list[TokenizedRow]:
         """The examples of one row: none, one, or with --block_size one a block."""
         target.append(self.tokenizer.eos_token_id)
         if self.block_size is None:
@@ -231,14 +231,14 @@ class ExampleBuilder:
             if self.first_block_only and len(blocks) > 1:
                 report.cut_targets += 1
                 del blocks[1:]
-            return [Piece((), (), block) for block in blocks]
+            return [TokenizedRow((), (), block) for block in blocks]
         report.cut_sources += len(source) > self.max_source_length
         source = source[: self.max_source_length]
         kept = target[: self.block_size - len(source) - len(self.template_ids)]
         report.cut_targets += len(kept) < len(target)
-        return [Piece(source, self.template_ids, kept)]
+        return [TokenizedRow(source, self.template_ids, kept)]
 
-    def _fit(self, source: list[int], target: list[int], report: TokenizationReport) -> list[Piece]:
+    def _fit(self, source: list[int], target: list[int], report: TokenizationReport) -> list[TokenizedRow]:
         template = self.template_ids if source else ()
         report.long_targets += len(target) > self.max_target_length
         if len(target) + len(template) + bool(source) > self.n_positions:
@@ -248,7 +248,7 @@ class ExampleBuilder:
             self.max_source_length, max(self.limit, len(target) + len(template) + 1) - len(template) - len(target)
         )
         report.cut_sources += len(source) > room
-        return [Piece(source[:room], template, target)]
+        return [TokenizedRow(source[:room], template, target)]
 
     def prompt_ids(self, source: str, new_tokens: int) -> list[int]:
         """Prompt of one source for generation, cut so that `new_tokens` fit the context behind it."""

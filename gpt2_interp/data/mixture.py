@@ -139,7 +139,7 @@ def pairs(flag: str, words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def weights(words: Sequence[str]) -> dict[str, Fraction]:
+def mixture_shares(words: Sequence[str]) -> dict[str, Fraction]:
     """The mixture's shares, which sum to 1. Raises InputError."""
     shares: dict[str, Fraction] = {}
     for name, value in pairs("--mixture", words).items():

@@ -5,23 +5,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from gpt2_interp.data.rows import Row
 from gpt2_interp.errors import InputError
-
-Row = dict[str, Any]
 
 
 class PermutedTargets(Sequence[Row]):
-    """rows[i] with the target of rows[givers[i]], and without facts, which would be another row's.
+    """rows[i] with the target of rows[taken_from[i]], and without facts, which would be another row's.
 
     Made when asked for: of a table that stays on disk nothing but the numbers is permuted.
     """
 
-    def __init__(self, rows: Sequence[Row], givers: Sequence[int]):
-        assert len(rows) == len(givers)
-        self.rows, self.givers = rows, givers
-        self.donors = rows.select(givers) if hasattr(rows, "select") else [rows[j] for j in givers]
+    def __init__(self, rows: Sequence[Row], taken_from: Sequence[int]):
+        assert len(rows) == len(taken_from)
+        self.rows, self.taken_from = rows, taken_from
+        self.donors = rows.select(taken_from) if hasattr(rows, "select") else [rows[j] for j in taken_from]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,10 +50,10 @@ def permute_targets(rows: Sequence[Row], seed: int) -> tuple[PermutedTargets, in
             "with a source and a target, or leave the flag out."
         )
     random.Random(f"{seed} null targets").shuffle(cycle)
-    givers = list(range(len(rows)))
+    taken_from = list(range(len(rows)))
     for i, giver in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
-        givers[i] = giver
-    return PermutedTargets(rows, givers), len(cycle)
+        taken_from[i] = giver
+    return PermutedTargets(rows, taken_from), len(cycle)
 
 
 def _with_source(rows: Sequence[Row]) -> Sequence[int]:

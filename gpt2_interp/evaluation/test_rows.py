@@ -19,10 +19,10 @@ from gpt2_interp.evaluation.facts import fact_recall, stated_facts
 from gpt2_interp.evaluation.losses import TargetLosses, loss_scores, target_losses
 from gpt2_interp.evaluation.rouge import ROUGE_TYPES, lead3, rouge_scores
 from gpt2_interp.files import write_atomically
-from gpt2_interp.generation.generate import Generated, decode, generate
+from gpt2_interp.generation.generate import Generated, generate, text_of
 from gpt2_interp.generation.settings import Decoding, DecodingSettings
 from gpt2_interp.statistics.intervals import share_interval
-from gpt2_interp.statistics.texts import FEWEST_TEXTS, compare
+from gpt2_interp.statistics.texts import FEWEST_TEXTS, compare_texts
 
 WRITTEN_STORIES = 16  # creative writing is scored by perplexity; this many stories are written for reading
 JUDGED_TEXTS = 64  # outputs, and references, that are judged as texts whatever they should say
@@ -140,7 +140,7 @@ class ScoredRows:
                 "finished": self._is_finished(text),
                 "nll": round(float(own.total[i]), 4),
                 "tokens": int(own.tokens[i]),
-                "reference_cut": decode(self.tokenizer, reference.target_ids).strip(),
+                "reference_cut": text_of(self.tokenizer, reference.target_ids).strip(),
                 "reference_finished": self._is_finished(reference),
                 "reference_nll": round(float(human.total[i]), 4),
                 "reference_tokens": int(human.tokens[i]),
@@ -164,8 +164,8 @@ class ScoredRows:
         `statistics.texts`, the share that ended by themselves, and their perplexity under each judge (a model)."""
         generated = {name: result.generated[: len(self.references)] for name, result in results.items()}
         texts = {name: [one.text.strip() for one in of_model] for name, of_model in generated.items()}
-        texts["reference"] = [decode(self.tokenizer, example.target_ids).strip() for example in self.references]
-        scores = compare(texts)
+        texts["reference"] = [text_of(self.tokenizer, example.target_ids).strip() for example in self.references]
+        scores = compare_texts(texts)
         judged = {name: self._as_examples(of_model) for name, of_model in generated.items()}
         for name, examples in (*judged.items(), ("reference", self.references)):
             if len(examples) < FEWEST_TEXTS:

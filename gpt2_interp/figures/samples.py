@@ -12,14 +12,14 @@ from gpt2_interp.analysis.outputs import is_number, read_rows
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, Line, LinePanel, Lines
 from gpt2_interp.statistics.intervals import interval, share_interval
-from gpt2_interp.statistics.texts import FEWEST_TEXTS, REPEATED, compare, equal_size
+from gpt2_interp.statistics.texts import FEWEST_TEXTS, REPEATED, compare_texts, equal_size
 
-REFERENCE = "reference"  # beside the steps
+REFERENCE_TEXTS = "reference"  # beside the steps
 SAMPLES, BASE, REFERENCES = "samples", "base (step 0)", "references"
 UNRECORDED = "Not recorded by the version that trained this run."
 
 Bounded = tuple[float, float, float]  # value, low, high; NaN where there is none
-NOTHING: Bounded = (np.nan, np.nan, np.nan)
+NO_NUMBER: Bounded = (np.nan, np.nan, np.nan)
 
 
 def sample_panels(m: Measurements) -> tuple[list[LinePanel], int]:
@@ -29,7 +29,7 @@ def sample_panels(m: Measurements) -> tuple[list[LinePanel], int]:
     n = len(next(iter(steps.values())))
     references = _references(steps)
     texts = {step: [row["generated"] for row in rows] for step, rows in steps.items()}
-    scores = compare(texts | ({REFERENCE: references} if references else {}))
+    scores = compare_texts(texts | ({REFERENCE_TEXTS: references} if references else {}))
     size = equal_size([*texts.values(), *([references] if references else [])], 2)
 
     def of_texts(name: str, key: Any) -> Bounded:
@@ -37,7 +37,7 @@ def sample_panels(m: Measurements) -> tuple[list[LinePanel], int]:
         return tuple(entry.get(f"{name}{end}", np.nan) for end in ("", "_low", "_high"))
 
     def panel(title: str, y_label: str, name: str, note: str = "") -> LinePanel:
-        return _panel(title, y_label, steps, lambda step: of_texts(name, step), of_texts(name, REFERENCE), note)
+        return _panel(title, y_label, steps, lambda step: of_texts(name, step), of_texts(name, REFERENCE_TEXTS), note)
 
     among = f"of {size} bigrams" if size else "of bigrams"
     return [
@@ -108,7 +108,7 @@ def _perplexity_panel(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> LineP
         "perplexity",
         steps,
         lambda step: _perplexity(steps[step], ""),
-        NOTHING,
+        NO_NUMBER,
     )
     y = np.array([_perplexity(rows, "reference_")[0] for rows in steps.values()])
     if not panel.lines or not np.isfinite(y).any():
@@ -123,7 +123,7 @@ def _perplexity(rows: Sequence[Mapping[str, Any]], prefix: str) -> Bounded:
     """Return exp(summed nll / tokens), with bounds from resampling texts."""
     pairs = [(row.get(f"{prefix}nll"), row.get(f"{prefix}tokens")) for row in rows]
     if not all(is_number(value) for pair in pairs for value in pair) or not sum(tokens for _, tokens in pairs):
-        return NOTHING
+        return NO_NUMBER
     total, tokens = np.array(pairs, dtype=float).T
     low, high = interval(lambda t, n, axis: t.sum(axis=axis) / n.sum(axis=axis), total, tokens)
     return tuple(float(np.exp(loss)) for loss in (total.sum() / tokens.sum(), low, high))
@@ -133,12 +133,12 @@ def _finished_panel(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> LinePan
     def share(step: int) -> Bounded:
         ends = [row.get("finished") for row in steps[step]]
         if not all(isinstance(end, bool) for end in ends):
-            return NOTHING
+            return NO_NUMBER
         return (sum(ends) / len(ends), *share_interval(sum(ends), len(ends)))
 
     first = next(iter(steps.values()))
     fits = [row.get("reference_finished") for row in first]
-    references = (sum(fits) / len(fits), np.nan, np.nan) if all(isinstance(fit, bool) for fit in fits) else NOTHING
+    references = (sum(fits) / len(fits), np.nan, np.nan) if all(isinstance(fit, bool) for fit in fits) else NO_NUMBER
     panel = _panel("Ended by themselves", "share of the texts", steps, share, references)
     return LinePanel(panel.title, panel.y_label, panel.lines, panel.note, y_limits=(-0.03, 1.03))
 

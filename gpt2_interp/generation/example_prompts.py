@@ -13,7 +13,7 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.run_paths import REPOSITORY
 from gpt2_interp.synthetic.rows import news_rows, story_rows
 
-COUNT = 4
+N_EXAMPLES = 4
 OPENING_WORDS = 6  # of a text, for the model to go on from
 
 GENERAL = {
@@ -60,7 +60,9 @@ def _of_its_run(folder: Path) -> list[str]:
     Rows without a source are plain texts, of which the first words are taken.
     """
     try:
-        rows = [record for _, record in itertools.islice(records(folder.resolve().parent / "predictions.jsonl"), COUNT)]
+        rows = [
+            record for _, record in itertools.islice(records(folder.resolve().parent / "predictions.jsonl"), N_EXAMPLES)
+        ]
         return [row["source"] or _opening(row["reference"]) for row in rows]
     except (InputError, KeyError, AttributeError):
         return []  # a folder of another origin
@@ -68,8 +70,8 @@ def _of_its_run(folder: Path) -> list[str]:
 
 def _of_the_embedded_world(task: str) -> list[str]:
     if task == "summarization":
-        return [row["article"] for row in news_rows(COUNT, split="test")]
-    stories = story_rows(COUNT, split="test")
+        return [row["article"] for row in news_rows(N_EXAMPLES, split="test")]
+    stories = story_rows(N_EXAMPLES, split="test")
     return [row["prompt"] if task == "creative_writing" else _opening(row["story"]) for row in stories]
 
 

@@ -212,11 +212,11 @@ class _BatchRun:
             ids, ended = ids[: row.room], stopped if len(ids) < row.room else "length"
             if eos in ids:
                 ids, ended = ids[: ids.index(eos)], "end of text"
-            results[k // sequences].append(Generated(tuple(ids), decode(self.tokenizer, ids), ended, row.seed))
+            results[k // sequences].append(Generated(tuple(ids), text_of(self.tokenizer, ids), ended, row.seed))
         return results
 
 
-def decode(tokenizer, ids: Sequence[int]) -> str:
+def text_of(tokenizer, ids: Sequence[int]) -> str:
     """The text of some ids as it is, without special tokens."""
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
@@ -237,12 +237,12 @@ class TextStream(BaseStreamer):
             self.in_prompt = False
             return
         self.held += value.flatten().tolist()
-        text = decode(self.tokenizer, self.held)
+        text = text_of(self.tokenizer, self.held)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # what an incomplete character is decoded to
             self._hand_on(text)
 
     def end(self) -> None:
-        self._hand_on(decode(self.tokenizer, self.held))
+        self._hand_on(text_of(self.tokenizer, self.held))
 
     def _hand_on(self, text: str) -> None:
         self.held = []

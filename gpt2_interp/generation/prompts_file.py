@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it imports torch, and mistakes in the file of prompts are f
     from gpt2_interp.generation.text_model import TextModel
 
 ANSWER_FIELDS = {"line", "prompt", "model", "weights", "settings", "sequences"}  # of each line of the file of answers
-BEGINNING = b'{"line": '  # of each of its lines, and so of half a line
+LINE_BEGINNING = b'{"line": '  # of each of its lines, and so of half a line
 PROMPT_COLUMNS = ("prompt", "article", "text", "source")  # a line has one of them, or --text_column says which
 
 
@@ -169,7 +169,7 @@ class AnswersFile:
             if not is_answer:
                 raise self._foreign(number)
             yield number, record
-        if not half.startswith(BEGINNING[: len(half)]):
+        if not half.startswith(LINE_BEGINNING[: len(half)]):
             raise self._foreign(len(lines) + 1)
 
     def _foreign(self, number: int) -> InputError:

@@ -25,7 +25,7 @@ from gpt2_interp.generation.settings import BATCH_SIZE, SETTINGS, Decoding, Deco
 from gpt2_interp.generation.text_model import TextModel
 
 SIGN = "> "
-BLOCK = '"""'  # a line of its own before and after a prompt of several lines
+BLOCK_MARK = '"""'  # a line of its own before and after a prompt of several lines
 OUT_OF_MEMORY = "out of memory: lower num_sequences, num_beams or max_new_tokens, or take a smaller model."
 
 
@@ -197,7 +197,7 @@ class Session:
     def _read(self, lines: PipeLines | TerminalLines) -> tuple[str | None, bool]:
         """(a line, whether it must be a prompt); between two lines of \"\"\" stands one prompt, which may be empty."""
         line = lines.read(SIGN)
-        if line is None or line.strip() != BLOCK:
+        if line is None or line.strip() != BLOCK_MARK:
             return line, False
         block: list[str] = []
         problem = None
@@ -207,7 +207,7 @@ class Session:
             except InputError as error:
                 problem = error  # and on to the end: the rest of a block is no prompt of its own
                 continue
-            if line is None or line.strip() == BLOCK:
+            if line is None or line.strip() == BLOCK_MARK:
                 break
             block.append(line)
         if problem is not None:
@@ -269,7 +269,7 @@ class Session:
             usage = f"/{name} {command.usage}"
             self.say(f"  {usage:<{width}}  {command.help}")
         self.say(
-            f"A line is a prompt; // begins one with /. A prompt of several lines stands between lines of {BLOCK}."
+            f"A line is a prompt; // begins one with /. A prompt of several lines stands between lines of {BLOCK_MARK}."
         )
 
     def examples(self) -> list[str]:
@@ -395,27 +395,27 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Command:
+class SessionCommand:
     do: Callable[[Session, str], Entry | None]
     usage: str
     help: str
 
 
 COMMANDS = {
-    "help": Command(Session.show_help, "", "this list"),
-    "examples": Command(Session.show_examples, "", "prompts that suit the model and the task"),
-    "example": Command(Session.ask_example, "NUMBER", "answer one of them"),
-    "file": Command(Session.ask_file, "FILE", "answer the text of a file, an article say"),
-    "again": Command(Session.again, "", "the last prompt with the next seed"),
-    "settings": Command(Session.show_settings, "", "every setting, its value and what it does"),
-    "set": Command(Session.set, "NAME VALUE ...", "change settings, e.g. /set decoding top_p temperature 0.8"),
-    "task": Command(Session.task, "[NAME]", "text, summarization or creative_writing"),
-    "compare": Command(Session.compare, "MODEL | off", "let a second checkpoint answer too"),
-    "probabilities": Command(Session.set_probabilities, "on | off", "a table of each token's probability"),
-    "history": Command(Session.show_history, "[NUMBER]", "what was asked and answered; one of them whole"),
-    "save": Command(Session.save, "FILE", "all prompts, answers and settings as jsonl (/save! replaces a file)"),
-    "save!": Command(Session.save_over, "FILE", "the same over a file that exists"),
-    "quit": Command(Session.quit, "", "leave"),
+    "help": SessionCommand(Session.show_help, "", "this list"),
+    "examples": SessionCommand(Session.show_examples, "", "prompts that suit the model and the task"),
+    "example": SessionCommand(Session.ask_example, "NUMBER", "answer one of them"),
+    "file": SessionCommand(Session.ask_file, "FILE", "answer the text of a file, an article say"),
+    "again": SessionCommand(Session.again, "", "the last prompt with the next seed"),
+    "settings": SessionCommand(Session.show_settings, "", "every setting, its value and what it does"),
+    "set": SessionCommand(Session.set, "NAME VALUE ...", "change settings, e.g. /set decoding top_p temperature 0.8"),
+    "task": SessionCommand(Session.task, "[NAME]", "text, summarization or creative_writing"),
+    "compare": SessionCommand(Session.compare, "MODEL | off", "let a second checkpoint answer too"),
+    "probabilities": SessionCommand(Session.set_probabilities, "on | off", "a table of each token's probability"),
+    "history": SessionCommand(Session.show_history, "[NUMBER]", "what was asked and answered; one of them whole"),
+    "save": SessionCommand(Session.save, "FILE", "all prompts, answers and settings as jsonl (/save! replaces a file)"),
+    "save!": SessionCommand(Session.save_over, "FILE", "the same over a file that exists"),
+    "quit": SessionCommand(Session.quit, "", "leave"),
 }
 COMPLETIONS = [*(f"/{name}" for name in COMMANDS), *SETTINGS]
 

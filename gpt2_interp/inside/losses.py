@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.data.examples import IGNORED, Example, collate, token_counts
-from gpt2_interp.inside.observation import LOGIT_BUDGET, PAD_ID, batches
+from gpt2_interp.inside.observation import PAD_ID, batches
+from gpt2_interp.model.anatomy import LOGITS_AT_ONCE
 from gpt2_interp.probes.probe_set import TwinPair
 
 # --- the loss of each target token -------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def queries(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def token_nll(gpt2: GPT2LMHeadModel, states: Tensor, wanted: Tensor) -> Tensor:
     """-log p of the tokens `wanted` [queries], nats; states: [queries, d_model] after ln_f."""
-    rows = max(1, LOGIT_BUDGET // gpt2.config.vocab_size)
+    rows = max(1, LOGITS_AT_ONCE // gpt2.config.vocab_size)
     parts = zip(states.split(rows), wanted.split(rows), strict=True)
     return torch.cat([F.cross_entropy(gpt2.lm_head(x).float(), y, reduction="none") for x, y in parts])
 

@@ -20,7 +20,6 @@ from transformers.activations import NewGELUActivation
 from gpt2_interp.measures.attention import QUERY_BLOCK
 
 PAD_ID = 0  # any token will do: padding is on the right, where a causal mask hides it from every token that counts
-LOGIT_BUDGET = 2**24  # logits held at once (64 MiB in float32)
 
 
 # --- the model, borrowed and given back --------------------------------------------------------------------------
@@ -38,7 +37,7 @@ def measuring(gpt2: GPT2LMHeadModel) -> Iterator[None]:
     with random_state_kept(gpt2.device), torch.autocast(gpt2.device.type, enabled=False):
         try:
             gpt2.eval()
-            gpt2.set_attn_implementation(OBSERVED)
+            gpt2.set_attn_implementation(OBSERVED_ATTENTION)
             for mlp, _ in activations:
                 mlp.act = nn.GELU(approximate="tanh")
             yield
@@ -95,8 +94,8 @@ def observed_attention(module, query, key, value, attention_mask, scaling=None, 
     return output.transpose(1, 2), None
 
 
-OBSERVED = "gpt2_interp_observed"
-AttentionInterface.register(OBSERVED, observed_attention)
+OBSERVED_ATTENTION = "gpt2_interp_observed"
+AttentionInterface.register(OBSERVED_ATTENTION, observed_attention)
 
 
 @contextmanager
@@ -130,7 +129,7 @@ def hooks(
         yield
 
 
-def read(gpt2: GPT2LMHeadModel, input_ids: Tensor, observer=None) -> Tensor:
+def final_states(gpt2: GPT2LMHeadModel, input_ids: Tensor, observer=None) -> Tensor:
     """The transformer's output after ln_f, [batch, seq, d_model], for right-padded input_ids [batch, seq]."""
     return gpt2.transformer(input_ids=input_ids, use_cache=False, observer=observer).last_hidden_state
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LOGIT_BUDGET = 2**24  # numbers as large as logits that are held at once (64 MiB in float32)
+from gpt2_interp.model.anatomy import LOGITS_AT_ONCE
+
 _BUFFERS = 3  # the final prediction, a layer's logits, and its prediction
 
 
@@ -18,7 +19,7 @@ def lens_measures(
     targets: Tensor,
     norm: Callable[[Tensor], Tensor],
     output: Callable[[Tensor], Tensor],
-    max_logits: int = LOGIT_BUDGET,
+    max_logits: int = LOGITS_AT_ONCE,
 ) -> dict[str, Tensor]:
     """Compute how undecided each layer is, how far from the final prediction, and what it thinks of the right token.
 

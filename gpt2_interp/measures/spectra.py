@@ -15,7 +15,7 @@ from gpt2_interp.model.base_weights import BaseWeights, weight_deltas
 from gpt2_interp.snapshots.table import N_INTRUDER, N_SINGULAR
 
 NEGLIGIBLE = 1e-6  # of the largest singular value: float32 weights can't tell less from rounding, so it counts as 0
-BLOCK = 4096  # rows that are held in float64 at a time
+ROWS_AT_ONCE = 4096  # rows that are held in float64 at a time
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def _small_gram(matrix: Tensor) -> Tensor:
     """W'W or W W', whichever is smaller, float64."""
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
-    for block in tall.split(BLOCK):
+    for block in tall.split(ROWS_AT_ONCE):
         block = block.double()
         gram.addmm_(block.T, block)
     return gram
@@ -102,7 +102,7 @@ def _small_gram(matrix: Tensor) -> Tensor:
 def _through_outputs(before: Tensor, tuned: Tensor, vectors: Tensor) -> Tensor:
     """W_0 W_t' p for input-side vectors p [in, j], float64."""
     product = torch.zeros_like(vectors)
-    for block_0, block in zip(before.T.split(BLOCK), tuned.T.split(BLOCK), strict=True):
+    for block_0, block in zip(before.T.split(ROWS_AT_ONCE), tuned.T.split(ROWS_AT_ONCE), strict=True):
         product += block_0.T.double() @ (block.double() @ vectors)
     return product
 

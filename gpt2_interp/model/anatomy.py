@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -14,9 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gpt2_interp.model.gpt2_from_scratch import ScratchGPT2LMHeadModel
 
-if TYPE_CHECKING:
-    pass
-
+LOGITS_AT_ONCE = 2**24  # logits, or numbers as large, that are held at any time (64 MiB in float32)
 
 QKV = ("q", "k", "v")
 
@@ -111,7 +107,7 @@ def _in_use(module: nn.Module) -> nn.Module:
     return module.modules_to_save[module.active_adapters[0]] if use_copy else module.original_module
 
 
-def describe(model: torch.nn.Module) -> dict[str, int]:
+def model_sizes(model: torch.nn.Module) -> dict[str, int]:
     """Sizes for run.json and the model card."""
     config = model.config
     parameters = list(model.parameters())

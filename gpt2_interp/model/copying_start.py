@@ -14,7 +14,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 PREVIOUS, INDUCTION = (0, 0), (1, 0)  # (layer, head)
-EMBEDDING = 0.1  # standard deviation of token and position embeddings, above the noise of the first layers
+EMBEDDING_SD = 0.1  # standard deviation of token and position embeddings, above the noise of the first layers
 SHARPNESS = 2.2  # gain of the two heads' queries and keys
 MEMORY = 0.15  # how loudly the first head writes the previous token
 COPY = 2.0  # how loudly the second writes the token it found
@@ -35,8 +35,8 @@ def start_copying(model: GPT2LMHeadModel) -> None:
     angles = math.pi * (2 / config.n_positions) ** torch.linspace(0, 1, n_embd // 2)  # radians per position
     position = torch.arange(config.n_positions)[:, None] * angles  # [n_positions, n_embd / 2]
     waves = torch.cat([position.sin(), position.cos()], dim=1)
-    model.transformer.wpe.weight.copy_(waves * math.sqrt(2) * EMBEDDING)
-    model.transformer.wte.weight.mul_(EMBEDDING / config.initializer_range)
+    model.transformer.wpe.weight.copy_(waves * math.sqrt(2) * EMBEDDING_SD)
+    model.transformer.wte.weight.mul_(EMBEDDING_SD / config.initializer_range)
 
     fastest = torch.arange(width // 2)
     sine, cosine = fastest, fastest + n_embd // 2

@@ -17,9 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, GPT2LMHeadModel
 
 from gpt2_interp.data.examples import IGNORED, Example
-from gpt2_interp.model.anatomy import find_gpt2
-
-LOGITS_AT_ONCE = 2**24  # logits held at any time (64 MiB in float32)
+from gpt2_interp.model.anatomy import LOGITS_AT_ONCE, find_gpt2
 
 
 def pack(examples: Sequence[Example]) -> dict[str, Tensor]:

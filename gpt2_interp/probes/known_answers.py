@@ -159,7 +159,7 @@ def equal_twin(row: dict, slot: str, count: Callable[[str], tuple[int, ...]]) ->
     return None
 
 
-def first_difference(one: Example, other: Example) -> Question:
+def twin_question(one: Example, other: Example) -> Question:
     """Return where the targets of twins first differ, counted from the beginning of the example, and the two tokens
     there."""
     at = next(i for i, (a, b) in enumerate(zip(one.target_ids, other.target_ids, strict=True)) if a != b)
@@ -197,6 +197,6 @@ def _twin_pair(row: Mapping, slot: str, builder: ExampleBuilder, n_tokens: Calla
     (needed,) = n_tokens(row["source"][: fact["sentence_span"][1]])  # a sentence ends where a token does
     if len(examples) < 2 or len(examples[0].source_ids) < needed:
         return None  # the highlight exceeds the context, or the gold sentence was cut
-    at, *tokens = first_difference(*examples)
+    at, *tokens = twin_question(*examples)
     prefixes = tuple(example.input_ids[:at] for example in examples)
     return TwinPair(other["id"], str(row["cluster"]), slot, prefixes, tuple(tokens))

@@ -22,7 +22,7 @@ from gpt2_interp.inside.example_pass import MAX_BATCH_TOKENS, ExamplePass
 from gpt2_interp.inside.gradients import gradient_pass
 from gpt2_interp.inside.grafts import graft
 from gpt2_interp.inside.losses import mean_nll, twin_log_odds
-from gpt2_interp.inside.observation import Stopwatch, measuring, read
+from gpt2_interp.inside.observation import Stopwatch, final_states, measuring
 from gpt2_interp.inside.readings import context_gains, head_scores, lens_means
 from gpt2_interp.measures.attention import STRIPES
 from gpt2_interp.measures.causal import twin_effect
@@ -32,11 +32,9 @@ from gpt2_interp.measures.weights import weight_measures
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import ProbeSet
-from gpt2_interp.recording.bands import over_probes, perturbation_band
+from gpt2_interp.recording.bands import Arrays, over_probes, perturbation_band
 from gpt2_interp.snapshots.patterns import fold_patterns
 from gpt2_interp.snapshots.table import GROUPS, HIDDEN, MEASURE
-
-Arrays = dict[str, np.ndarray]
 
 
 def capture(
@@ -58,7 +56,7 @@ def capture(
     were.
     """
     gpt2 = find_gpt2(model)
-    session = Session(
+    whole = Capture(
         gpt2,
         probe_set,
         set(wanted),
@@ -70,12 +68,12 @@ def capture(
         max_tokens=max_batch_tokens,
     )
     with measuring(gpt2):
-        arrays = session.run(READING) | session.run(CHANGED)
-    return arrays | session.run(AT_REST)
+        arrays = whole.run(READING) | whole.run(CHANGED)
+    return arrays | whole.run(AT_REST)
 
 
 @dataclass
-class Session:
+class Capture:
     """Everything that the parts of one snapshot share."""
 
     gpt2: GPT2LMHeadModel
@@ -112,7 +110,7 @@ class Part:
     probes allow them; others that come along are dropped. is_timed: its time counts for the first group."""
 
     groups: tuple[str, ...]
-    measure: Callable[[Session], Arrays]
+    measure: Callable[[Capture], Arrays]
     is_timed: bool = True
 
 
@@ -120,7 +118,7 @@ class Part:
 
 
 @torch.no_grad()
-def _held_out(s: Session) -> Arrays:
+def _held_out(s: Capture) -> Arrays:
     """Attention, hidden states, numbers at the targets, neurons, lens and context gain of the held-out examples."""
     probes, config = s.probe_set, s.gpt2.config
     attention = s.wanted & set(OBSERVED)
@@ -157,9 +155,9 @@ def _held_out(s: Session) -> Arrays:
     return arrays
 
 
-def _hidden(s: Session, pooled: np.ndarray) -> Arrays:
+def _hidden(s: Capture, pooled: np.ndarray) -> Arrays:
     """Measure the hidden states; pooled: [example, pooling, hidden_layer, d_model]."""
-    arrays = {"hidden_pooled": half_precision(pooled), "hidden_pooled_0": pooled} if s.wanted & KEPT else {}
+    arrays = {"hidden_pooled": half_precision(pooled), "hidden_pooled_0": pooled} if s.wanted & POOLED_STATES else {}
     if s.wanted & GEOMETRY:
         X_0 = pooled if s.is_base else s.reference["hidden_pooled_0"]  # noqa: N806
         if s.wanted & GEOMETRY == {"hidden_displacement"}:  # as in a band, where the rest would take minutes
@@ -168,7 +166,7 @@ def _hidden(s: Session, pooled: np.ndarray) -> Arrays:
     return arrays
 
 
-KEPT = {"hidden_pooled", "hidden_pooled_0"}
+POOLED_STATES = {"hidden_pooled", "hidden_pooled_0"}
 GEOMETRY = {measure.name for measure in HIDDEN} - {"hidden_pooled"}
 
 
@@ -179,7 +177,7 @@ def half_precision(states: np.ndarray) -> np.ndarray:
     return np.where(np.isinf(rounded), np.float16(np.nan), rounded)
 
 
-def _lens(s: Session, found: ExamplePass) -> Arrays:
+def _lens(s: Capture, found: ExamplePass) -> Arrays:
     """lens_* and lens_base_*, [few_example, hidden_layer]."""
     now = lens_means(s.gpt2, found)
     arrays = {f"lens_{name}": values for name, values in now.items()}
@@ -199,14 +197,14 @@ def _reads_out(parameter: str) -> bool:
 
 
 @torch.no_grad()
-def _training_rows(s: Session) -> Arrays:
+def _training_rows(s: Capture) -> Arrays:
     if "training_probe_loss" not in s.wanted or not s.probe_set.training:
         return {}
     return {"training_probe_loss": mean_nll(s.gpt2, s.probe_set.training, s.max_tokens)}
 
 
 @torch.no_grad()
-def _control(s: Session) -> Arrays:
+def _control(s: Capture) -> Arrays:
     """Take the same measures on general text."""
     wanted = {name.removeprefix("control_") for name in s.wanted if name.startswith("control_")}
     if not wanted or not s.probe_set.control:
@@ -230,7 +228,7 @@ def _control(s: Session) -> Arrays:
 
 
 @torch.no_grad()
-def _patterns(s: Session) -> Arrays:
+def _patterns(s: Capture) -> Arrays:
     """attn_pattern [pattern_example, layer, head, query_key] float16; NaN where a shorter example has no such row."""
     examples, config = s.probe_set.pattern_examples, s.gpt2.config
     length = max((len(e.input_ids) for e in examples), default=0)
@@ -245,19 +243,19 @@ def _patterns(s: Session) -> Arrays:
         return keep
 
     for example, into in zip(examples, patterns, strict=True):  # one by one: they are few, and none is padded
-        read(s.gpt2, torch.tensor([example.input_ids], device=s.gpt2.device), keeping(into))
+        final_states(s.gpt2, torch.tensor([example.input_ids], device=s.gpt2.device), keeping(into))
     return {"attn_pattern": fold_patterns(patterns)}
 
 
 @torch.no_grad()
-def _sequences(s: Session) -> Arrays:
+def _sequences(s: Capture) -> Arrays:
     if not s.wanted & set(STRIPES) or not s.probe_set.sequences:
         return {}
     return head_scores(s.gpt2, s.probe_set.sequences, s.max_tokens)
 
 
 @torch.no_grad()
-def _twins(s: Session) -> Arrays:
+def _twins(s: Capture) -> Arrays:
     if not s.probe_set.twins:
         return {}
     return twin_effect(twin_log_odds(s.gpt2, s.probe_set.twins, s.max_tokens))
@@ -266,22 +264,22 @@ def _twins(s: Session) -> Arrays:
 # --- with gradients, or with a part of the model changed ---------------------------------------------------------
 
 
-def _few(s: Session) -> tuple[list, list[int]]:
+def _few(s: Capture) -> tuple[list, list[int]]:
     """Return (the few examples, the half of each)."""
     return [s.probe_set.examples[i] for i in s.probe_set.few], [s.probe_set.halves[i] for i in s.probe_set.few]
 
 
 @torch.no_grad()
-def _ablation(s: Session) -> Arrays:
+def _ablation(s: Capture) -> Arrays:
     return {"ablation_exact": ablation_exact(s.gpt2, *_few(s), s.max_tokens)}
 
 
 @torch.no_grad()
-def _graft(s: Session) -> Arrays:
+def _graft(s: Capture) -> Arrays:
     return graft(s.gpt2, s.base, _few(s)[0])
 
 
-def _band(s: Session) -> Arrays:
+def _band(s: Capture) -> Arrays:
     if s.is_base:
         return {}
     names = {name.removeprefix("band_") for name in s.wanted if name.startswith("band_")}
@@ -296,11 +294,11 @@ def few_probes(
     base: BaseWeights,
     reference: Mapping[str, np.ndarray],
     max_tokens: int = MAX_BATCH_TOKENS,
-) -> Session:
-    """A session on the few probes alone, for measures that are taken again and again. Used while `measuring`."""
+) -> Capture:
+    """A capture of the few probes alone, for measures that are taken again and again. Used while `measuring`."""
     if "hidden_pooled_0" in reference:
         reference = {**reference, "hidden_pooled_0": reference["hidden_pooled_0"][list(probe_set.few)]}
-    return Session(
+    return Capture(
         gpt2,
         probe_set.restricted(),
         set(names),

@@ -15,7 +15,7 @@ from gpt2_interp.snapshots.table import HEADLINE, MEASURE, STORED
 
 # What a group's chart shows where none of its measures is claimed.
 UNCLAIMED = ("weight_change_relative", "ov_change", "qk_change", "probe_grad_cosine", "grad_norm_total", "cka_debiased")
-SHOWN = {
+TAGS = {
     measure.name: f"inside/{measure.group}/{measure.name}"
     for measure in STORED
     if measure.tier == "light"
@@ -63,9 +63,9 @@ class InsideScalars(TrainerCallback):
             if self.written < 0:
                 writer.add_custom_scalars(_layout())
             for step in new:
-                for name, array in self.store.load(step, SHOWN).items():
+                for name, array in self.store.load(step, TAGS).items():
                     if np.isfinite(value := mean_at_headline(name, array, axes)):
-                        writer.add_scalar(SHOWN[name], value, step)
+                        writer.add_scalar(TAGS[name], value, step)
         self.written = new[-1]
 
 
@@ -81,5 +81,5 @@ def mean_at_headline(name: str, array: np.ndarray, axes: Mapping[str, Any]) -> f
 
 def _layout() -> dict[str, dict[str, list]]:
     """Custom scalars: under "inside the model" a chart for each group."""
-    groups = dict.fromkeys(tag.split("/")[1] for tag in SHOWN.values())
+    groups = dict.fromkeys(tag.split("/")[1] for tag in TAGS.values())
     return {"inside the model": {group: ["Multiline", [f"inside/{group}/.*"]] for group in groups}}

@@ -43,7 +43,7 @@ def chosen_groups(
     """Return (groups to measure, why others are left out).
 
     wanted: --measures; ALL leaves out what would cost too much beside `training_tokens`, the tokens that all steps
-    read. model: sizes as `model.anatomy.describe` gives them. Raises InputError for a name that is no group.
+    read. model: sizes as `model.anatomy.model_sizes` gives them. Raises InputError for a name that is no group.
     """
     check_groups(wanted)
     if ALL not in wanted:

@@ -24,7 +24,7 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.inside.grafts import block_names
 from gpt2_interp.inside.observation import Stopwatch
 from gpt2_interp.measures.gradients import GradientShares, grad_matrix_names
-from gpt2_interp.model.anatomy import describe, find_gpt2, matrix_names
+from gpt2_interp.model.anatomy import find_gpt2, matrix_names, model_sizes
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet, same_probes
 from gpt2_interp.recording.capture import capture, precision_floor
@@ -156,7 +156,7 @@ class SnapshotRecorder(TrainerCallback):
     # ---- beginning ----
 
     def _run_json(self, gpt2: GPT2LMHeadModel, args, state) -> dict[str, Any]:
-        sizes = describe(gpt2)
+        sizes = model_sizes(gpt2)
         examples_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         training_tokens = state.max_steps * examples_a_step * self.probe_set.mean_length
         self.groups, left_out = chosen_groups(self.measures, self.probe_set, sizes, training_tokens)

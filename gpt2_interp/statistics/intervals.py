@@ -50,7 +50,7 @@ def jackknife_interval(value: float, without: np.ndarray) -> tuple[float, float]
 DRAWS = 1000
 
 
-FEWEST_CLUSTERS = 10  # below this, resampling whole clusters says little
+FEWEST_TO_RESAMPLE = 10  # clusters; below this, resampling whole clusters says little
 
 
 def nan_mean(array: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
@@ -64,10 +64,10 @@ def bootstrap_band(values: np.ndarray, clusters: Sequence[str]) -> tuple[np.ndar
     """Mean over probes with a 95% percentile bootstrap band, probes with equal weight.
 
     values [step, example] -> mean, low, high [step], and the band's name. Whole clusters are drawn, because the probes
-    of one are not independent; with fewer than FEWEST_CLUSTERS of them single probes are, and the name says so.
+    of one are not independent; with fewer than FEWEST_TO_RESAMPLE of them single probes are, and the name says so.
     """
     names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
-    by_cluster = len(names) >= FEWEST_CLUSTERS
+    by_cluster = len(names) >= FEWEST_TO_RESAMPLE
     if not by_cluster:
         cluster_of = np.arange(values.shape[1])
     units = cluster_of.max() + 1

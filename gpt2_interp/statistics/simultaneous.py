@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
+from gpt2_interp.statistics.intervals import RESAMPLES
+
 CONFIDENCE = 0.95
 FLIPS = 10_000
-RESAMPLES = 2000
-FEWEST_CLUSTERS = 6  # 5 clusters have 16 patterns of signs up to a common one: no p below 1/16
+FEWEST_TO_TEST = 6  # clusters: 5 have 16 patterns of signs up to a common one: no p below 1/16
 FEWEST_SEEDS = 5
 CONSTANT = 1e-6  # differences that vary by less of their size are constant: what varies is rounding
 ROUNDING = 1e-6  # by which a flipped t is taken as larger than it came out, so that ties count against a claim
-WILD = 3.0  # times Student's t: a unit whose resamples scatter further is ruled by a few clusters
+MOST_SCATTER = 3.0  # times Student's t: a unit whose resamples scatter further is ruled by a few clusters
 CHUNK = 1000  # flips at a time
 
 
@@ -27,7 +28,7 @@ class Intervals:
     """Means over clusters with simultaneous intervals mean -+ critical * standard error, arrays of shape [*unit].
 
     p is adjusted for all units; it is at most 1 - confidence just where the interval excludes zero. Units defined in
-    fewer than FEWEST_CLUSTERS clusters have a mean and are NaN elsewhere. A unit whose differences are all equal
+    fewer than FEWEST_TO_TEST clusters have a mean and are NaN elsewhere. A unit whose differences are all equal
     but not zero, or which very few clusters rule, has an infinite interval and is none of those `critical` covers.
     """
 
@@ -98,11 +99,11 @@ def simultaneous_intervals(
         residual = np.where(defined, data - mean, 0)
         squares = (residual**2).sum(axis=0)
         error = np.sqrt(squares / (count - 1) / count)
-    enough = count >= FEWEST_CLUSTERS
+    enough = count >= FEWEST_TO_TEST
     judged = enough & (squares > CONSTANT**2 * (data**2).sum(axis=0))
     drawn = resampled_t(residual[:, judged], defined[:, judged], seed)
-    tame = (drawn > WILD * stdtrit(count[judged] - 1, 0.995)).mean(axis=0) < 0.01
-    judged[judged], drawn = tame, drawn[:, tame]
+    steady = (drawn > MOST_SCATTER * stdtrit(count[judged] - 1, 0.995)).mean(axis=0) < 0.01
+    judged[judged], drawn = steady, drawn[:, steady]
 
     critical, p = np.nan, np.where(enough, 1.0, np.nan)
     if judged.any():

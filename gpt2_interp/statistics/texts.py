@@ -198,7 +198,7 @@ def quality(texts: Sequence[str], sizes: Mapping[int, int | None]) -> dict[str, 
     return scores
 
 
-def compare(sets: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+def compare_texts(sets: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
     """Compute `quality` of several sets, distinct-n at a size that they all have."""
     sizes = {n: equal_size(list(sets.values()), n) for n in DISTINCT}
     return {name: quality(texts, sizes) for name, texts in sets.items()}

@@ -36,7 +36,7 @@ from gpt2_interp.synthetic.templates import (
     render,
     render_target,
 )
-from gpt2_interp.synthetic.world import Value, chance, choice, draw, generator, shuffled
+from gpt2_interp.synthetic.world import Value, chance, choice, draw_value, generator, shuffled
 
 SPLITS = ("pretrain", "train", "validation", "test")
 SLOTS = {"who": "person", "where": "place", "how_many": "number", "when": "date"}
@@ -50,9 +50,9 @@ def draw_values(rng: random.Random, test: bool, kinds: dict[str, str]) -> dict[s
     """A value for each key, none that could be taken for another."""
     values: dict[str, Value] = {}
     for key, kind in kinds.items():
-        value = draw(rng, kind, test)
+        value = draw_value(rng, kind, test)
         while any(world.clash(value, other) for other in values.values()):
-            value = draw(rng, kind, test)
+            value = draw_value(rng, kind, test)
         values[key] = value
     return values
 
@@ -227,7 +227,7 @@ def twin(row: dict, slot: str, seed: int = 0, same_length: Callable[[str, str], 
     rng = generator("twin", row["id"], slot, seed)
     tried = {old.text}
     for _ in range(3000):
-        new = draw(rng, old.type, split == "test", old.style or None)
+        new = draw_value(rng, old.type, split == "test", old.style or None)
         if new.text in tried or new.style != old.style or any(world.clash(new, one) for one in plan.values.values()):
             continue
         tried.add(new.text)
@@ -341,4 +341,4 @@ def story_rows(count: int, seed: int = 0, split: str = "train") -> Iterator[dict
 # ---------------------------------------------------------------------------------------------------------------------
 # Command line
 # ---------------------------------------------------------------------------------------------------------------------
-SOURCES = {"synthetic_news": news_rows, "synthetic_stories": story_rows}
+EMBEDDED_ROWS = {"synthetic_news": news_rows, "synthetic_stories": story_rows}

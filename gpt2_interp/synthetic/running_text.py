@@ -19,7 +19,7 @@ from itertools import accumulate
 from gpt2_interp.synthetic import wordings, world
 from gpt2_interp.synthetic.rows import GOLD_NAMES, SLOTS, check_count, news_plan, story_plan
 from gpt2_interp.synthetic.templates import CUE, KEY, TEXT, Piece, Plan, Sentence, expand, parse, render
-from gpt2_interp.synthetic.world import Value, chance, choice, draw, generator, shuffled
+from gpt2_interp.synthetic.world import Value, chance, choice, draw_value, generator, shuffled
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def _words(rng: random.Random, seed: int, index: int, count: int) -> list[str]:
     """Words of an article in random order, or names, or babble."""
     roll = rng.random()
     if roll < 0.3:
-        return [draw(rng, choice(rng, ("person", "place")), False).short for _ in range(count)]
+        return [draw_value(rng, choice(rng, ("person", "place")), False).short for _ in range(count)]
     if roll < 0.6:
         return [_babble(rng) for _ in range(count)]
     return shuffled(rng, re.findall(r"[A-Za-z]+", render(news_plan("pretrain", seed, index)[1]).text))[:count]
@@ -96,7 +96,9 @@ def refrain(seed: int, index: int) -> str:
 def reading(seed: int, index: int) -> str:
     """A list of names that is read twice."""
     rng = generator("reading", seed, index)
-    names = ", ".join(draw(rng, choice(rng, ("person", "place")), False).text for _ in range(3 + int(rng.random() * 6)))
+    names = ", ".join(
+        draw_value(rng, choice(rng, ("person", "place")), False).text for _ in range(3 + int(rng.random() * 6))
+    )
     return choice(rng, wordings.LISTS).format(names, names)
 
 
@@ -114,7 +116,7 @@ def addresses(seed: int, index: int) -> str:
 def ledger(seed: int, index: int) -> str:
     """Numbers and dates, as an article writes them and as a highlight does."""
     rng = generator("ledger", seed, index)
-    values = [draw(rng, choice(rng, ("number", "date")), False) for _ in range(3 + int(rng.random() * 3))]
+    values = [draw_value(rng, choice(rng, ("number", "date")), False) for _ in range(3 + int(rng.random() * 3))]
     return " ".join(choice(rng, wordings.RECORDS[value.type]).format(value.text, value.stated) for value in values)
 
 

@@ -290,7 +290,7 @@ def draw_date(rng: random.Random, test: bool, style: str | None = None) -> Value
     return date_value(day, month, style)
 
 
-def draw(rng: random.Random, kind: str, test: bool, style: str | None = None) -> Value:
+def draw_value(rng: random.Random, kind: str, test: bool, style: str | None = None) -> Value:
     """A value of the kind; `style` keeps a twin's number or date written as the original was."""
     if kind == "person":
         return draw_person(rng, test)

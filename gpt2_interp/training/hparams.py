@@ -11,7 +11,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from gpt2_interp.evaluation.rouge import ROUGE_TYPES
 
-SETTINGS = (
+MAIN_SETTINGS = (
     "task", "tuning", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "effective_batch_size",
     "precision", "attn_pdrop", "resid_pdrop", "embd_pdrop", "max_source_length", "max_target_length", "seed",
 )  # fmt: skip
@@ -25,12 +25,15 @@ COLUMNS = (
 )
 
 
-def settings(run_info: Mapping[str, Any], sizes: Mapping[str, int], steps: int) -> dict[str, str | float]:
-    """The main settings of a run, as numbers and strings. run_info: run.json's; sizes: of `model.anatomy.describe`."""
+def main_settings(run_info: Mapping[str, Any], sizes: Mapping[str, int], steps: int) -> dict[str, str | float]:
+    """The main settings of a run, as numbers and strings.
+
+    run_info: run.json's; sizes: of `model.anatomy.model_sizes`.
+    """
     arguments = run_info["arguments"]
     lora = run_info["tuning"] == "lora"
     values = {
-        **{name: arguments[name] for name in SETTINGS},
+        **{name: arguments[name] for name in MAIN_SETTINGS},
         **{name: arguments[name] if lora else 0 for name in LORA_SETTINGS},
         "model": arguments["model_name_or_path"] or f"random {arguments['config_name']}",
         "data": arguments["dataset_name"] or arguments["train_file"],
@@ -62,7 +65,7 @@ def write_hparams(
     if losses:
         results["hparams/best_eval_loss"] = min(losses)
     with SummaryWriter(str(log_folder)) as writer:
-        for summary in hparams_summaries(settings(run_info, sizes, steps), dict.fromkeys(COLUMNS, 0.0)):
+        for summary in hparams_summaries(main_settings(run_info, sizes, steps), dict.fromkeys(COLUMNS, 0.0)):
             writer.file_writer.add_summary(summary, steps)
         for tag, value in results.items():
             writer.add_scalar(tag, value, steps)

@@ -14,7 +14,7 @@ from transformers.activations import NewGELUActivation
 
 from gpt2_interp.data.examples import Example, token_counts
 from gpt2_interp.errors import LESS_MEMORY, InputError
-from gpt2_interp.model.packed import LOGITS_AT_ONCE
+from gpt2_interp.model.anatomy import LOGITS_AT_ONCE
 from gpt2_interp.training.batch import EFFECTIVE_BATCH_SIZE, per_process
 
 USABLE = 0.8  # of the device's memory; the rest is for other programs, evaluation, snapshots and the estimate's error

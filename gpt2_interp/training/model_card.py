@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from gpt2_interp.data.embedded import EMBEDDED
 from gpt2_interp.data.examples import TEMPLATES
-from gpt2_interp.data.mixture import SOURCES, pairs, weights
+from gpt2_interp.data.mixture import SOURCES, mixture_shares, pairs
 from gpt2_interp.files import write_atomically
 from gpt2_interp.run_paths import REPOSITORY, RunPaths, here_or_in_repository
 
@@ -78,7 +78,7 @@ def card_header(run_name: str, run_info: Mapping[str, Any], metrics: Mapping[str
     arguments = run_info["arguments"]
     base, dataset = arguments["model_name_or_path"], arguments["dataset_name"]
     embedded = dataset in EMBEDDED
-    mixed = weights(arguments["mixture"]) if arguments["mixture"] else {}
+    mixed = mixture_shares(arguments["mixture"]) if arguments["mixture"] else {}
     streamed = [name for name in mixed if name not in pairs("--source_files", arguments["source_files"])]
     local = Path(here_or_in_repository(base)).resolve() if base else None
     ours = embedded and (local is None or local.is_relative_to(REPOSITORY / "assets"))

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from transformers import ProgressCallback
 
 # log entry -> how it is written; what is not named here is left to the log and TensorBoard
-SHOWN = {
+FORMATS = {
     "loss": "loss {:.4f}",
     "learning_rate": "lr {:.3g}",
     "grad_norm": "gradient norm {:.3g}",
@@ -37,7 +37,7 @@ class Progress(ProgressCallback):
 def log_line(logs: Mapping[str, float], step: int, max_steps: int) -> str:
     """Write one entry of the log: " step 20/500 loss 3.1416 lr 5e-05 ... 12 min left"."""
     parts = [f"  step {step}/{max_steps}"]
-    parts += [text.format(logs[name]) for name, text in SHOWN.items() if name in logs]
+    parts += [text.format(logs[name]) for name, text in FORMATS.items() if name in logs]
     if "seconds_left" in logs:
         parts.append(f"{duration(logs['seconds_left'])} left")
     return "  ".join(parts)

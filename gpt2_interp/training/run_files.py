@@ -44,7 +44,7 @@ def check_free(paths: RunPaths, resume: bool, overwrite: bool) -> None:
             f"there is no run {paths.run_name!r} to resume: leave out --resume, or check --run_name and --root."
         )
     if exists:
-        lock(paths)
+        lock_run(paths)
 
 
 def is_finished(paths: RunPaths) -> bool:
@@ -55,7 +55,7 @@ def is_finished(paths: RunPaths) -> bool:
 _locks: dict[Path, Any] = {}  # lock file -> its open file, held until this process ends
 
 
-def lock(paths: RunPaths) -> None:
+def lock_run(paths: RunPaths) -> None:
     """Keep other processes from this run until this one ends, however it ends. Raises InputError if one has it.
 
     Of a distributed run only the first process, the one that writes, takes it.
@@ -81,9 +81,9 @@ def lock(paths: RunPaths) -> None:
     _locks[path] = file
 
 
-def prepare(paths: RunPaths, resume: bool, overwrite: bool) -> None:
+def prepare_run(paths: RunPaths, resume: bool, overwrite: bool) -> None:
     """Delete the earlier run if that was asked for; make the folders. Called once everything given has proved good."""
-    lock(paths)
+    lock_run(paths)
     check_free(paths, resume, overwrite)  # once more: until now another process could begin and end this run
     if resume:  # what a kill left of an atomic write; pictures are others' business
         remove_leftovers(path for path in paths.all() if path != paths.visualizations)

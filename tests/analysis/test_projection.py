@@ -6,10 +6,10 @@ import pytest
 from gpt2_interp.analysis.projection import (
     alignment,
     load_projection,
-    nearest,
+    nearest_neighbours,
     pca,
     project,
-    quality,
+    projection_quality,
     quality_neighbours,
     save_projection,
     spread_out,
@@ -73,23 +73,23 @@ def test_all_undefined_is_one_sentence():
 
 def test_quality_of_a_perfect_and_of_a_random_picture():
     states = np.random.default_rng(0).normal(size=(1, 60, 3))
-    trust, kept = quality(states, states)
+    trust, kept = projection_quality(states, states)
     assert trust[0] == 1 and kept[0] == 1
-    trust, kept = quality(states, np.random.default_rng(1).normal(size=states.shape))
+    trust, kept = projection_quality(states, np.random.default_rng(1).normal(size=states.shape))
     chance = quality_neighbours(60) / 59
     assert trust[0] < 0.65 and abs(kept[0] - chance) < 0.1
 
 
 def test_nearest_against_the_obvious_way():
     X = np.random.default_rng(0).normal(size=(12, 4))
-    indices, distances = nearest(X, 5)
+    indices, distances = nearest_neighbours(X, 5)
     full = np.linalg.norm(X[:, None] - X[None], axis=-1)
     np.testing.assert_array_equal(indices, np.argsort(full, axis=1)[:, :5])
     np.testing.assert_allclose(distances, np.sort(full, axis=1)[:, :5], atol=1e-7)
 
 
 def test_a_point_is_its_own_first_neighbour_among_duplicates():
-    indices, distances = nearest(np.zeros((6, 2)), 3)
+    indices, distances = nearest_neighbours(np.zeros((6, 2)), 3)
     np.testing.assert_array_equal(indices[:, 0], np.arange(6))
     assert not distances.any()
 
@@ -149,5 +149,5 @@ def test_aligned_umap_keeps_clusters_is_repeatable_and_obeys_min_dist():
     for points in near.coordinates:  # a probe lies nearer to its own cluster than to the others
         centres = np.stack([points[c::3].mean(axis=0) for c in range(3)])
         assert (np.linalg.norm(points[:, None] - centres, axis=-1).argmin(axis=1) == np.arange(60) % 3).all()
-    spacing = [np.median(nearest(p.coordinates[0].astype(float), 2)[1][:, 1]) for p in (near, far)]
+    spacing = [np.median(nearest_neighbours(p.coordinates[0].astype(float), 2)[1][:, 1]) for p in (near, far)]
     assert spacing[1] > 1.5 * spacing[0]  # umap.AlignedUMAP itself ignores min_dist in the joint layout

@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from gpt2_interp.data import mixture
-from gpt2_interp.data.mixture import SOURCES, USES, counts, mix, pairs, texts, weights
+from gpt2_interp.data.mixture import SOURCES, USES, counts, mix, mixture_shares, pairs, texts
 from gpt2_interp.errors import InputError
 
 LONG = "Once there was a long sentence about nothing much, and it went on and on until it had enough letters in it."
@@ -108,13 +108,13 @@ def test_counts_are_exact_and_fair():
     rng = random.Random(0)
     for _ in range(200):
         names = rng.sample(list(SOURCES), rng.randint(1, 4))
-        shares = weights([f"{name}={rng.randint(1, 20) / 10}" for name in names])
+        shares = mixture_shares([f"{name}={rng.randint(1, 20) / 10}" for name in names])
         assert sum(shares.values()) == 1
         total = rng.randint(0, 500)
         found = counts(shares, total)
         assert found == slow_counts(shares, total) and sum(found.values()) == total
         assert all(abs(found[name] - share * total) < 1 for name, share in shares.items())
-    assert counts(weights(["writingprompts=1", "wikitext=1", "openwebtext=1"]), 20000) == {
+    assert counts(mixture_shares(["writingprompts=1", "wikitext=1", "openwebtext=1"]), 20000) == {
         "writingprompts": 6667, "wikitext": 6667, "openwebtext": 6666
     }  # fmt: skip
 
@@ -133,7 +133,7 @@ def test_counts_are_exact_and_fair():
 )
 def test_bad_weights_get_a_sentence(words, message):
     with pytest.raises(InputError, match=f"--mixture.*{message}"):
-        weights(words)
+        mixture_shares(words)
     assert pairs("--source_files", ["wikitext=a=b"]) == {"wikitext": "a=b"}
 
 
@@ -151,7 +151,7 @@ def made_up(tmp_path):
 
 
 def test_uses_are_disjoint_by_cluster_and_exact(tmp_path):
-    files, shares = made_up(tmp_path), weights(["writingprompts=0.6", "openwebtext=0.4"])
+    files, shares = made_up(tmp_path), mixture_shares(["writingprompts=0.6", "openwebtext=0.4"])
     mixture = mix(shares, files, WANTED, seed=3)
     for use, total in WANTED.items():
         rows = mixture.rows[use]
@@ -172,13 +172,13 @@ def test_uses_are_disjoint_by_cluster_and_exact(tmp_path):
 
 
 def test_sources_take_turns_in_a_mixture(tmp_path):
-    rows = mix(weights(["writingprompts=1", "openwebtext=1"]), made_up(tmp_path), WANTED, seed=0).rows["train"]
+    rows = mix(mixture_shares(["writingprompts=1", "openwebtext=1"]), made_up(tmp_path), WANTED, seed=0).rows["train"]
     assert {row["group"] for row in rows[:8]} == {"writingprompts", "openwebtext"}
 
 
 def test_too_few_rows_stop_the_run(tmp_path):
     with pytest.raises(InputError) as error:
-        mix(weights(["openwebtext=1"]), made_up(tmp_path), WANTED | {"train": 40}, seed=0)
+        mix(mixture_shares(["openwebtext=1"]), made_up(tmp_path), WANTED | {"train": 40}, seed=0)
     message = str(error.value)
     assert all(w in message for w in ("openwebtext", "only 50 usable rows of the 55", "--source_files")), message
     assert "\n" not in message
@@ -230,10 +230,10 @@ def test_a_source_is_streamed_once(hub, cache):
 
 
 def test_a_streamed_mixture_records_where_it_is_from(hub):
-    mixture = mix(weights(["openwebtext=1"]), {}, {use: 2 for use in USES}, seed=0)
+    mixture = mix(mixture_shares(["openwebtext=1"]), {}, {use: 2 for use in USES}, seed=0)
     assert mixture.samples["openwebtext"]["from"] == SOURCES["openwebtext"].address
     assert len(mixture.samples["openwebtext"]["sha256"]) == 64
-    again = mix(weights(["openwebtext=1"]), {}, {use: 2 for use in USES}, seed=0)
+    again = mix(mixture_shares(["openwebtext=1"]), {}, {use: 2 for use in USES}, seed=0)
     assert again == mixture and len(hub.calls) == 1
 
 

@@ -29,8 +29,8 @@ def test_no_row_keeps_its_target_and_none_is_lost(n):
 def test_the_seed_decides():
     rows = [row(i) for i in range(50)]
     assert list(permute_targets(rows, 1)[0]) == list(permute_targets(rows, 1)[0]) != list(permute_targets(rows, 2)[0])
-    givers = [permute_targets(rows, seed)[0].givers for seed in (1, 2)]
-    assert sum(one == other for one, other in zip(*givers, strict=True)) < 10
+    taken_from = [permute_targets(rows, seed)[0].taken_from for seed in (1, 2)]
+    assert sum(one == other for one, other in zip(*taken_from, strict=True)) < 10
 
 
 def test_plain_texts_stay_and_alone_are_refused():

@@ -17,8 +17,8 @@ from gpt2_interp.generation.generate import (
     TextStream,
     _BatchRun,
     _Row,
-    decode,
     generate,
+    text_of,
 )
 from gpt2_interp.generation.probabilities import token_probabilities
 from gpt2_interp.model import fast_layers
@@ -409,7 +409,7 @@ def test_ctrl_c_leaves_what_was_handed_over_and_tells_what_was_begun(toy):
     for i in shortest[2:4]:
         (generated,) = results[i]
         assert generated.ended == "interrupted" and generated.ids == whole[i][0].ids[:5]
-        assert generated.text == decode(tokenizer, generated.ids)
+        assert generated.text == text_of(tokenizer, generated.ids)
     assert results[shortest[4]] == []
     assert not model.training and "forward" not in vars(model.lm_head)
 

@@ -12,7 +12,7 @@ import pytest
 
 import generate_text
 from gpt2_interp.errors import InputError
-from gpt2_interp.generation.example_prompts import COUNT, GENERAL, example_prompts
+from gpt2_interp.generation.example_prompts import GENERAL, N_EXAMPLES, example_prompts
 from gpt2_interp.generation.session import COMMANDS, PipeLines, Session
 from gpt2_interp.generation.settings import SETTINGS, DecodingSettings
 from gpt2_interp.generation.text_model import TextModel
@@ -268,7 +268,7 @@ def test_examples_are_listed_and_answered(start, capsys):
     session = start()
     err = said(session, "/examples")[1]
     first = example_prompts(EMBEDDED, session.models[0].tokenizer, "text", None)[0]
-    assert f"  1  {first}\n" in err and len(err.splitlines()) == COUNT
+    assert f"  1  {first}\n" in err and len(err.splitlines()) == N_EXAMPLES
     assert said(session, "/example 1")[0] == expected(first, *FLAGS, capsys=capsys)
     for wrong in ("/example", "/example 0", "/example 9", "/example one"):
         assert "a number from 1 to 4" in said(session, wrong)[1]
@@ -276,7 +276,7 @@ def test_examples_are_listed_and_answered(start, capsys):
 
 def test_examples_suit_model_and_task(toy_base, tmp_path):
     embedded, other = load_tokenizer(EMBEDDED), load_tokenizer(str(toy_base))
-    stories, news = list(story_rows(COUNT, split="test")), list(news_rows(COUNT, split="test"))
+    stories, news = list(story_rows(N_EXAMPLES, split="test")), list(news_rows(N_EXAMPLES, split="test"))
     assert example_prompts(EMBEDDED, embedded, "summarization", None) == [row["article"] for row in news]
     assert example_prompts(EMBEDDED, embedded, "creative_writing", None) == [row["prompt"] for row in stories]
     openings = example_prompts(EMBEDDED, embedded, "text", None)
@@ -287,7 +287,7 @@ def test_examples_suit_model_and_task(toy_base, tmp_path):
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "best_model").mkdir()
     of_run = partial(example_prompts, str(tmp_path / "best_model"), embedded)
-    assert of_run("summarization", "summarization") == [f"article {i}" for i in range(COUNT)]
+    assert of_run("summarization", "summarization") == [f"article {i}" for i in range(N_EXAMPLES)]
     assert of_run("text", "summarization") == openings
     (tmp_path / "predictions.jsonl").write_text('{"source": "", "reference": "a b c d e f g h"}\n')
     assert of_run("creative_writing", "creative_writing") == ["a b c d e f"]

@@ -89,7 +89,7 @@ def test_single_matrices_against_numpy(shape):
 
 
 def test_more_rows_than_are_held_at_a_time(monkeypatch):
-    monkeypatch.setattr("gpt2_interp.measures.spectra.BLOCK", 7)
+    monkeypatch.setattr("gpt2_interp.measures.spectra.ROWS_AT_ONCE", 7)
     test_single_matrices_against_numpy((40, 12))
     test_single_matrices_against_numpy((12, 40))
 

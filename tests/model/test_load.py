@@ -16,7 +16,7 @@ from transformers import GPT2LMHeadModel
 
 from gpt2_interp.cli.parser import parse_arguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.model.anatomy import describe
+from gpt2_interp.model.anatomy import model_sizes
 from gpt2_interp.model.fast_layers import FastDropout
 from gpt2_interp.model.load import GPT2_SHAPES, MODEL_CLASSES, add_lora, load_base, load_config, load_trained
 from gpt2_interp.model.settings import ModelArguments
@@ -31,7 +31,7 @@ PARAMETERS = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774
 def test_the_four_published_sizes_are_known_offline(name):
     with torch.device("meta"):
         model = GPT2LMHeadModel(load_config(name))
-    assert describe(model)["parameters"] == PARAMETERS[name]
+    assert model_sizes(model)["parameters"] == PARAMETERS[name]
 
 
 def test_config_overrides_and_their_mistakes():
@@ -50,12 +50,12 @@ def test_lora_trains_the_published_numbers_of_parameters():
         with torch.device("meta"):  # shapes only
             model = GPT2LMHeadModel(load_config("gpt2"))
             model = add_lora(model, ModelArguments(lora_target_modules=modules), seed=0)
-        sizes = describe(model)
+        sizes = model_sizes(model)
         assert sizes["trainable_parameters"] == trained
         assert sizes["parameters"] == PARAMETERS["gpt2"] + trained
     preset = parse_arguments(["creative_writing"])[0]
     with torch.device("meta"):
-        sizes = describe(add_lora(GPT2LMHeadModel(load_config("gpt2")), preset, seed=0))
+        sizes = model_sizes(add_lora(GPT2LMHeadModel(load_config("gpt2")), preset, seed=0))
     assert f"{100 * sizes['trainable_parameters'] / sizes['parameters']:.3f}%" == "0.354%"
     with pytest.raises(InputError, match="--lora_target_modules"):
         add_lora(

@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gpt2_interp.analysis.measurements import Measurements
-from gpt2_interp.recording.inside_scalars import SHOWN, InsideScalars, mean_at_headline
+from gpt2_interp.recording.inside_scalars import TAGS, InsideScalars, mean_at_headline
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import MEASURE
@@ -28,19 +28,19 @@ def test_every_snapshot_is_one_point_of_every_line(tmp_path):
     writer.on_train_end(args, TrainerState(global_step=10**6), TrainerControl())  # no snapshot: nothing new
     found = scalars(tmp_path / "logs")
     m = Measurements(paths)
-    shown = [name for name in SHOWN if m.has(name)]
+    shown = [name for name in TAGS if m.has(name)]
     assert len(shown) > 10
     for name in shown:
         steps, values = m.headline(name)
         means = [np.nanmean(value) if np.isfinite(value).any() else np.nan for value in values]
         wanted = {step: mean for step, mean in zip(steps, means, strict=True) if np.isfinite(mean)}
-        assert found.get(SHOWN[name], {}) == pytest.approx(wanted, rel=1e-5), name
+        assert found.get(TAGS[name], {}) == pytest.approx(wanted, rel=1e-5), name
 
 
 def test_one_chart_for_each_group(tmp_path):
-    groups = {MEASURE[name].group for name in SHOWN}
+    groups = {MEASURE[name].group for name in TAGS}
     assert {"attention", "hidden", "loss", "weights", "lens"} <= groups
-    assert all(tag == f"inside/{MEASURE[name].group}/{name}" for name, tag in SHOWN.items())
+    assert all(tag == f"inside/{MEASURE[name].group}/{name}" for name, tag in TAGS.items())
 
 
 def test_nothing_defined_is_no_number():

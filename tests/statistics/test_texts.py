@@ -11,7 +11,7 @@ from gpt2_interp.statistics.intervals import jackknife_interval, share_interval
 from gpt2_interp.statistics.texts import (
     FEWEST_NGRAMS,
     FEWEST_TEXTS,
-    compare,
+    compare_texts,
     distinct_n,
     distinct_n_without,
     equal_size,
@@ -176,7 +176,7 @@ def test_jackknife_intervals_cover_the_truth_about_95_times_in_100():
 
 def test_quality_names_values_and_bounds():
     texts = texts_of(3, 16)
-    scores = compare({"a": texts, "b": texts_of(4, 16)})["a"]
+    scores = compare_texts({"a": texts, "b": texts_of(4, 16)})["a"]
     bounded = ("words", "repetition_4", "self_bleu", "distinct_1_equal", "distinct_2_equal", "distinct_3_equal")
     plain = ("texts", "distinct_1", "distinct_2", "distinct_3")
     assert set(scores) == {*plain, *(f"{name}{end}" for name in bounded for end in ("", "_low", "_high"))}
@@ -189,11 +189,11 @@ def test_quality_names_values_and_bounds():
 def test_edges():
     few = ["a b c d e"] * (FEWEST_TEXTS - 1)
     assert quality(few, {}) == {"texts": FEWEST_TEXTS - 1} and quality([], {}) == {"texts": 0}
-    empty = compare({"empty": [""] * 8, "full": texts_of(0, 8)})
+    empty = compare_texts({"empty": [""] * 8, "full": texts_of(0, 8)})
     assert empty["empty"] == {"texts": 8, "words": 0, "words_low": 0, "words_high": 0}
     assert "distinct_2_equal" in empty["full"]
-    same = compare({"same": ["the boat saw a river"] * 20})["same"]
+    same = compare_texts({"same": ["the boat saw a river"] * 20})["same"]
     assert same["self_bleu"] == pytest.approx(1) and same["self_bleu_low"] == pytest.approx(1)
     assert same["distinct_1"] == 5 / 100 and same["repetition_4"] == 0
-    foreign = compare({"x": ["привет мир, ещё раз привет"] * 12})["x"]
+    foreign = compare_texts({"x": ["привет мир, ещё раз привет"] * 12})["x"]
     assert foreign["words"] == 5 and foreign["self_bleu"] == pytest.approx(1)
