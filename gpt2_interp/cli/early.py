@@ -14,6 +14,7 @@ from gpt2_interp.cli.hugging_face_flags import Flag, flags_of, training_argument
 from gpt2_interp.cli.presets import NO_NAME, Command, preset_names, read_command
 from gpt2_interp.cli.script_parser import ScriptParser, nearest
 from gpt2_interp.cli.training_flags import OFTEN_USED, REFUSED, WHOLE_MODEL, ExperimentArguments, TrainingDefaults
+from gpt2_interp.cli.training_values import check_values
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.model.settings import ModelArguments
@@ -52,6 +53,7 @@ def check_command(argv: Sequence[str]) -> Command:
     model, data, experiment = (group(**{one.name: given[one.name] for one in fields(group)}) for group in OURS)
     training = SimpleNamespace(**given)
     validate(model, data, experiment, training)
+    check_values(training)
     batch_split(
         experiment.effective_batch_size,
         training.per_device_train_batch_size,

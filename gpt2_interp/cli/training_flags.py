@@ -111,6 +111,26 @@ REFUSED = {
     "--save_only_model": "a checkpoint holds all that --resume needs; give --save_total_limit to keep fewer",
     "--ignore_data_skip": "a resumed run goes on with the batches that come next",
     "--enable_jit_checkpoint": "SIGTERM always saves a checkpoint",
+    "--label_smoothing_factor": "the loss over packed batches, which this pipeline computes itself, has no smoothing",
+    "--use_liger_kernel": "the loss over packed batches, which this pipeline computes itself, takes its place",
+    "--debug": "a step whose loss or gradient is not finite stops the run and names its rows anyway",
+    "--push_to_hub": "a run writes local folders; upload model_outputs/<run_name>/best_model when it is finished",
+    **dict.fromkeys(
+        (
+            "--prediction_loss_only",
+            "--eval_do_concat_batches",
+            "--eval_use_gather_object",
+            "--eval_accumulation_steps",
+            "--include_for_metrics",
+            "--batch_eval_metrics",
+            "--label_names",
+        ),
+        "this pipeline's own evaluation computes the loss of each token and keeps no other output",
+    ),
+    **dict.fromkeys(
+        ("--remove_unused_columns", "--length_column_name"),
+        "training rows are this pipeline's own examples, which have no columns",
+    ),
 }
 
 

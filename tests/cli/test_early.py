@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
-from gpt2_interp.cli.early import make_parser
+from gpt2_interp.cli import training_values
+from gpt2_interp.cli.early import check_command, make_parser
 from gpt2_interp.cli.parser import ArgumentParser, RunTrainingArguments
 from gpt2_interp.cli.training_flags import ExperimentArguments
 from gpt2_interp.data.settings import DataArguments
+from gpt2_interp.errors import InputError
 from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.run_paths import REPOSITORY
 
@@ -44,12 +46,38 @@ def early(*argv):
         (["quickstart", "--fsdp", "x"], ["--fsdp"]),
         (["quickstart", "--effective_batch_size=24"], ["--effective_batch_size", "--per_device_train_batch_size"]),
         (["--model_name_or_path", "gpt2", "--dataset_name", "synthetic_news"], ["--run_name"]),
+        (["quickstart", "--save_steps", "0"], ["--save_steps", "above 0"]),
+        (["quickstart", "--seed", "-1"], ["--seed", "-1"]),
+        (["quickstart", "--seed", "4294967296"], ["--seed", "4294967295"]),
+        (["quickstart", "--max_steps", "0"], ["--max_steps"]),
+        (["quickstart", "--learning_rate", "nan"], ["--learning_rate", "nan"]),
+        (["quickstart", "--per_device_eval_batch_size", "0"], ["--per_device_eval_batch_size", "1"]),
+        (["quickstart", "--debug", "underflow_overflow"], ["--debug"]),
+        (["quickstart", "--use_liger_kernel"], ["--use_liger_kernel"]),
+        (["quickstart", "--label_smoothing_factor", "0.3"], ["--label_smoothing_factor"]),
+        (["quickstart", "--report_to", "a.b"], ["--report_to", "a.b", "tensorboard"]),
+        (["quickstart", "--push_to_hub"], ["--push_to_hub", "best_model"]),
+        (["quickstart", "--metric_for_best_model", "rougeL"], ["--metric_for_best_model", "rougeL", "eval_loss"]),
+        (["quickstart", "--lr_scheduler_type", "reduce_lr_on_plateau"], ["--lr_scheduler_type", "linear"]),
+        (["quickstart", "--eval_accumulation_steps", "1"], ["--eval_accumulation_steps"]),
     ],
 )
 def test_a_mistake_is_named_without_the_libraries(argv, words):
     result = early(*argv)
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
     assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_an_optimizer_or_tracker_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(training_values, "_is_installed", lambda package: False)
+    for flag, value, package in (
+        ("--optim", "galore_adamw_8bit", "galore_torch"),
+        ("--optim", "adamw_8bit", "bitsandbytes"),
+        ("--report_to", "wandb", "wandb"),
+    ):
+        with pytest.raises(InputError, match=f"{flag} {value}.*{package}"):
+            check_command(["quickstart", "--report_to", "none", flag, value])
+    check_command(["quickstart", "--optim", "adamw_torch", "--report_to", "none"])
 
 
 def test_an_unknown_key_of_a_preset_gets_the_nearest_one(tmp_path):
