@@ -150,6 +150,7 @@ def main() -> None:
                 tokenizer,
                 schedule=experiment.snapshot_schedule,
                 measures=experiment.measures,
+                strict=True,
             ),
             InsideScalars(store, paths.logs),
             SampleWriter(

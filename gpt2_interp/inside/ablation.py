@@ -148,7 +148,7 @@ def _ablate_batch(
         new_z = torch.where(in_source, source, target).unflatten(-1, (n_head, -1))  # [batch, seq, head, d_head]
         for which, head in (chunk.T for chunk in pairs.split(max(1, max_batch_tokens // ids.shape[1]))):
             z = intact.z[layer][which].unflatten(-1, (n_head, -1))  # a copy
-            z[torch.arange(len(head), device=head.device), :, head] = new_z[which, :, head]
+            z[torch.arange(len(head), device=head.device), :, head] = new_z[which, :, head].to(z.dtype)
             residual = intact.entries[layer][which] + block.attn.c_proj(z.flatten(-2))
             after.append(_loss_from(gpt2, layer, residual, labels[which], intact.mask))
             bar.update(len(head))

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from gpt2_interp.model.anatomy import find_gpt2, measured_modules
 
 REST = "biases and layer norms"
-# wte.weight, h.0.attn.c_attn.weight, and PEFT's names inside the same module: ...c_attn.base_layer.weight,
-# ...c_attn.lora_A.default.weight, ...wte.lora_embedding_A.default, ...wte.modules_to_save.default.weight
+# wte.weight, h.0.attn.c_attn.weight, and whatever an adapter adds to the same module, such as
+# ...c_attn.lora_A.default.weight or ...c_attn.ia3_l.default; only biases are no matrix
 MATRIX = re.compile(
-    r"(?:^|\.)(wte|wpe|lm_head|h\.\d+\.(?:attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj))"
-    r"\.(?:weight|base_layer\.weight|lora_[AB]\.[^.]+\.weight|lora_embedding_[AB]\.[^.]+"
-    r"|(?:modules_to_save\.[^.]+|original_module)\.weight)$"
+    r"(?:^|\.)(wte|wpe|lm_head|h\.\d+\.(?:attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj))\.(?!(?:.*\.)?bias$)"
 )
 
 
@@ -31,7 +29,7 @@ def grad_matrix_of(parameter_name: str) -> str:
 
 
 class GradientShares:
-    """Norm of the training gradient per label, read from `.grad`; LoRA's A and B count for their module together."""
+    """Norm of the training gradient per label, read from `.grad`; what an adapter adds counts for its module."""
 
     def __init__(self, model: nn.Module):
         self.labels = grad_matrix_names(model)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from peft import PeftModel
+from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
@@ -92,6 +94,37 @@ def columns_are_outputs(module: nn.Module) -> bool:
     module = _in_use(module)
     layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     return isinstance(layer, (Conv1D, nn.Embedding))
+
+
+def why_unmeasurable(model: nn.Module) -> str | None:
+    """Return why the GPT-2 inside `model` is not what is trained; None where it is.
+
+    With prompt or prefix tuning a learned prompt stands outside the GPT-2, which alone is the base at every step.
+    """
+    for module in model.modules():
+        if isinstance(module, PeftModel) and module.active_peft_config.is_prompt_learning:
+            return (
+                f"{module.active_peft_config.peft_type.value} trains a prompt outside the GPT-2, which stays the base"
+            )
+    return None
+
+
+def why_weights_unknown(gpt2: nn.Module) -> str | None:
+    """Return why the change of the weights can't be computed, with a module's name; None for full fine-tuning and plain
+    LoRA."""
+    for name, module in gpt2.named_modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        if not isinstance(module, LoraLayer) or isinstance(module, AdaLoraLayer):
+            kind = next(c.__name__ for c in type(module).__mro__ if c.__name__.endswith("Layer"))
+            return f"{name} has an adapter that does not add a product of two matrices: {kind}"
+        if module.lora_variant:
+            variant = type(next(iter(module.lora_variant.values()))).__name__.removesuffix("Variant")
+            return f"{name} has a variant of LoRA: {variant}"
+    for name, module in measured_modules(gpt2).items():
+        if not (dtype := stored_weight(module).dtype).is_floating_point:
+            return f"{name} is stored as {dtype}"
+    return None
 
 
 def frobenius_norm(matrix: Tensor) -> float:

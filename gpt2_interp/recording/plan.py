@@ -17,6 +17,7 @@ from gpt2_interp.snapshots.table import GROUPS, MEASURE, N_PERTURBATION, STORED,
 
 QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
 SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
+OF_WEIGHTS = ("weights", "spectra", "probe_gradient", "band")  # they need each matrix of the model, and its change
 EXPENSIVE = ("ablation", "graft", "band")  # forward passes by the hundred
 
 
@@ -54,7 +55,9 @@ def chosen_groups(
         small = 2 * model["parameters"] * tokens <= SMALL
         share = tokens / (3 * training_tokens) if training_tokens else math.inf  # a step costs three forward passes
         if not small and share > SHARE:
-            left_out[group] = f"it would cost {100 * share:.0f}% of the training's time"
+            left_out[group] = (
+                f"it would cost {100 * share:.0f}% of the training's time; --measures {group} measures it anyway"
+            )
     return [group for group in GROUPS if group not in left_out], left_out
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,11 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.inside.grafts import block_names
 from gpt2_interp.inside.observation import Stopwatch
 from gpt2_interp.measures.gradients import GradientShares, grad_matrix_names
-from gpt2_interp.model.anatomy import find_gpt2, matrix_names, model_sizes
+from gpt2_interp.model.anatomy import find_gpt2, matrix_names, model_sizes, why_unmeasurable, why_weights_unknown
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet, same_probes
 from gpt2_interp.recording.capture import capture, precision_floor
-from gpt2_interp.recording.plan import chosen_groups, cost_lines, tiers, wanted_names
+from gpt2_interp.recording.plan import OF_WEIGHTS, chosen_groups, cost_lines, tiers, wanted_names
 from gpt2_interp.snapshots.schedule import ALL, Schedule
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import (
@@ -53,6 +54,9 @@ class SnapshotRecorder(TrainerCallback):
     run_info: provenance for run.json (arguments, versions, data counts). schedule: "checkpoints", "log" (steps 1, 2, 4,
     8, ...) or a number of steps; step 0 and the last step always have one. measures: groups of the measure table, or
     "all" of those that the run can afford. Of a distributed run only the first process measures.
+
+    strict: an error inside a snapshot ends the training. Otherwise the first one is printed, the snapshot is missing,
+    and training goes on. What the disk refuses (OSError, InputError) always ends it.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class SnapshotRecorder(TrainerCallback):
         tokenizer=None,
         schedule: str = "checkpoints",
         measures: Sequence[str] = (ALL,),
+        strict: bool = False,
     ):
         self.store = store
         self.probe_set = probe_set
@@ -70,6 +75,8 @@ class SnapshotRecorder(TrainerCallback):
         self.tokenizer = tokenizer
         self.schedule = Schedule.parse(schedule)
         self.measures = tuple(measures)
+        self.strict = strict
+        self.failed: set[int] = set()  # steps at which an error was survived
         self.groups: list[str] = []
         self.base: BaseWeights | None = None
         self.gradients: GradientShares | None = None
@@ -94,19 +101,29 @@ class SnapshotRecorder(TrainerCallback):
             raise ValueError("SnapshotRecorder needs the whole model in one process; turn FSDP and DeepSpeed off")
         if not state.is_world_process_zero:
             return
+        if why := why_unmeasurable(model):
+            tqdm.write(f"snapshots: none is taken of this run, because {why}; training goes on")
+            return
+        if state.global_step and self.base is None:
+            raise ValueError(
+                "the base model's weights are gone: give SnapshotRecorder to Trainer(callbacks=[...]), or call "
+                "set_reference(model) before Trainer.train(resume_from_checkpoint=...)"
+            )
         self.tokenizer = self.tokenizer or processing_class
-        self.gradients = GradientShares(model)
-        run = self._run_json(find_gpt2(model), args, state)
-        if state.global_step == 0:
-            self._begin(run, model, args, state)
-        else:
-            self._resume(run, model, args, state.global_step)
-        self.recording = True
-        self._announce(args, state)
+        with self._spared(state.global_step):
+            self.gradients = GradientShares(model)
+            run = self._run_json(find_gpt2(model), args, state)
+            self.recording = True
+            if state.global_step == 0:
+                self._begin(run, model, args, state)
+            else:
+                self._resume(run, model, args, state.global_step)
+            self._announce(args, state)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         if self.recording:  # after clipping, which scales every gradient alike: shares don't change
-            self.grad_squares = self.gradients.squares()
+            with self._spared(state.global_step):
+                self.grad_squares = self.gradients.squares()
 
     def on_step_end(self, args, state, control, **kwargs):
         # A snapshot wants its step's gradient norm, which only the log tells.
@@ -136,6 +153,10 @@ class SnapshotRecorder(TrainerCallback):
         if not self.recording:
             return
         self.recording = False
+        if self.failed:
+            tqdm.write(f"snapshots: {len(self.failed)} failed, of steps {', '.join(map(str, sorted(self.failed)))}")
+        if state.global_step in self.failed:
+            return
         known = state.global_step == self.last_step
         if known and "final" in self.store.manifest(self.last_step)["tier"]:
             return
@@ -146,12 +167,30 @@ class SnapshotRecorder(TrainerCallback):
         if known:  # training stopped here before its time: nobody knew then that this was the last step
             self.store.remove(self.last_step)
             self.last_step = max(self.store.steps(), default=-1)
-        self.snapshot(model, state.global_step, state.max_steps, is_last=True)
+        with self._spared(state.global_step):
+            self.snapshot(model, state.global_step, state.max_steps, is_last=True)
 
     def _snapshot_once(self, model, state, control) -> None:
-        if self.recording and state.global_step != self.last_step:
+        if self.recording and state.global_step not in {self.last_step, *self.failed}:
             is_last = state.global_step >= state.max_steps or control.should_training_stop
-            self.snapshot(model, state.global_step, state.max_steps, is_last)
+            with self._spared(state.global_step):
+                self.snapshot(model, state.global_step, state.max_steps, is_last)
+
+    @contextmanager
+    def _spared(self, step: int) -> Iterator[None]:
+        """Spare the training an error of measuring: print the first and note the step. Not where `strict` or where the
+        disk is the reason."""
+        try:
+            yield
+        except (OSError, InputError):
+            raise
+        except Exception as error:
+            if self.strict:
+                raise
+            if not self.failed:
+                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                tqdm.write(f"snapshots: that of step {step} failed and is left out ({what}); training goes on")
+            self.failed.add(step)
 
     # ---- beginning ----
 
@@ -160,6 +199,9 @@ class SnapshotRecorder(TrainerCallback):
         examples_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         training_tokens = state.max_steps * examples_a_step * self.probe_set.mean_length
         self.groups, left_out = chosen_groups(self.measures, self.probe_set, sizes, training_tokens)
+        if why := why_weights_unknown(gpt2):
+            left_out |= {group: why for group in OF_WEIGHTS if group in self.groups}
+            self.groups = [group for group in self.groups if group not in OF_WEIGHTS]
         return {
             **self.run_info,
             "axes": axis_labels(gpt2, self.probe_set),
@@ -201,11 +243,6 @@ class SnapshotRecorder(TrainerCallback):
 
     def _resume(self, run: dict[str, Any], model: nn.Module, args, step: int) -> None:
         """Continue at `step`: what was measured after it is measured again. Raises InputError."""
-        if self.base is None:
-            raise ValueError(
-                "the base model's weights are gone: give SnapshotRecorder to Trainer(callbacks=[...]), or call "
-                "set_reference(model) before Trainer.train(resume_from_checkpoint=...)"
-            )
         described = self.probe_set.describe(self.tokenizer)
         if not self.store.run_file.is_file():
             self.store.create(run)
@@ -245,8 +282,9 @@ class SnapshotRecorder(TrainerCallback):
         run, steps = self.store.run_info(), self.store.steps()
         for line in cost_lines(run, self.store.manifest(steps[-1]), self.probe_set) if steps else ():
             tqdm.write(f"  {line}")
-        for group, why in run["measures"]["left_out"].items():
-            tqdm.write(f"  {group} is left out: {why}; --measures {group} measures it anyway")
+        left_out = run["measures"]["left_out"]
+        for why in dict.fromkeys(left_out.values()):
+            tqdm.write(f"  left out: {', '.join(group for group in left_out if left_out[group] == why)}, because {why}")
 
     # ---- one snapshot ----
 

@@ -50,6 +50,11 @@ def test_shares_equal_loops_and_their_squares_sum_to_one(make):
         ("base_model.model.transformer.h.1.attn.c_proj.base_layer.bias", REST),
         ("base_model.model.transformer.wte.lora_embedding_A.default", "wte"),
         ("base_model.model.transformer.wpe.modules_to_save.default.weight", "wpe"),
+        ("base_model.model.transformer.h.0.attn.c_attn.lora_magnitude_vector.default.weight", "h.0.attn.c_attn"),
+        ("base_model.model.transformer.h.0.attn.c_attn.lora_E.default", "h.0.attn.c_attn"),
+        ("base_model.model.transformer.h.0.mlp.c_fc.ia3_l.default", "h.0.mlp.c_fc"),
+        ("base_model.model.transformer.wte.token_adapter.trainable_tokens_delta.default", "wte"),
+        ("base_model.model.transformer.h.0.attn.c_attn.lora_B.default.bias", REST),
         ("lm_head.weight", "lm_head"),
     ],
 )
