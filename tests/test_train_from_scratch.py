@@ -69,6 +69,7 @@ def test_losses_gradients_and_weights_are_the_trainers(real_data, toy_base, tmp_
         "eval_loss": [15, 30, 40], "eval_perplexity": [15, 30, 40],
     }.items():  # fmt: skip
         a, b = ({entry["step"]: entry[name] for entry in log if name in entry} for log in (ours, theirs))
+        b.pop(0, None)  # the Trainer's script evaluates the base too
         assert list(a) == list(b) == list(steps)
         assert a == pytest.approx(b, rel=1e-5), name
     norms = [entry["grad_norm"] for entry in ours if "grad_norm" in entry]

@@ -14,7 +14,7 @@ from gpt2_interp.data.examples import Example, collate
 from gpt2_interp.inside.at_targets import AT_TARGETS
 from gpt2_interp.inside.attention_observer import AGAINST_BASE, LIFTS, MOVED, AttentionObserver, output_grams
 from gpt2_interp.inside.losses import queries
-from gpt2_interp.inside.observation import PAD_ID, Stopwatch, batches, final_states, hooks
+from gpt2_interp.inside.observation import PAD_ID, Stopwatch, batches, hooks, observed_states
 from gpt2_interp.measures.neurons import NeuronStatistics
 from gpt2_interp.probes.probe_set import GoldFact, ProbeSet
 from gpt2_interp.probes.regions import pooling_weights, region_spans, span_masks
@@ -113,7 +113,9 @@ class ExamplePass:
                 self._neurons.update(layer, a, spans, batch["input_ids"], [self.halves[row] for row in rows])
 
         with hooks(self.gpt2, on_hidden, on_neurons if self._neurons else None), self.watch("forward"):
-            final = final_states(self.gpt2, batch["input_ids"], observer and timed(observer, self.watch, "attention"))
+            final = observed_states(
+                self.gpt2, batch["input_ids"], observer and timed(observer, self.watch, "attention")
+            )
             self._keep_numbers(rows, final, batch["labels"])
         if self.pooled is not None:
             self.pooled[rows] = torch.stack(pooled, dim=2).cpu().numpy()

@@ -129,7 +129,7 @@ def hooks(
         yield
 
 
-def final_states(gpt2: GPT2LMHeadModel, input_ids: Tensor, observer=None) -> Tensor:
+def observed_states(gpt2: GPT2LMHeadModel, input_ids: Tensor, observer=None) -> Tensor:
     """The transformer's output after ln_f, [batch, seq, d_model], for right-padded input_ids [batch, seq]."""
     return gpt2.transformer(input_ids=input_ids, use_cache=False, observer=observer).last_hidden_state
 

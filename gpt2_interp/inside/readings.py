@@ -12,7 +12,7 @@ from gpt2_interp.data.examples import Example
 from gpt2_interp.inside.attention_observer import RepeatedTokens
 from gpt2_interp.inside.example_pass import ExamplePass
 from gpt2_interp.inside.losses import target_nll
-from gpt2_interp.inside.observation import final_states
+from gpt2_interp.inside.observation import observed_states
 from gpt2_interp.measures.attention import STRIPES
 from gpt2_interp.measures.causal import context_gain, copied_tokens
 from gpt2_interp.measures.lens import lens_measures, mean_over_queries
@@ -58,6 +58,6 @@ def head_scores(gpt2: GPT2LMHeadModel, sequences: Sequence[Sequence[int]], max_t
     parts = []
     for rows in torch.tensor(sequences).split(max(1, max_tokens // length)):
         observer = RepeatedTokens(gpt2.config.n_layer, (length - 1) // 2)
-        final_states(gpt2, rows.to(gpt2.device), observer)
+        observed_states(gpt2, rows.to(gpt2.device), observer)
         parts.append(observer.result())
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in STRIPES}

@@ -22,7 +22,7 @@ from gpt2_interp.inside.example_pass import MAX_BATCH_TOKENS, ExamplePass
 from gpt2_interp.inside.gradients import gradient_pass
 from gpt2_interp.inside.grafts import graft
 from gpt2_interp.inside.losses import mean_nll, twin_log_odds
-from gpt2_interp.inside.observation import Stopwatch, final_states, measuring
+from gpt2_interp.inside.observation import Stopwatch, measuring, observed_states
 from gpt2_interp.inside.readings import context_gains, head_scores, lens_means
 from gpt2_interp.measures.attention import STRIPES
 from gpt2_interp.measures.causal import twin_effect
@@ -243,7 +243,7 @@ def _patterns(s: Capture) -> Arrays:
         return keep
 
     for example, into in zip(examples, patterns, strict=True):  # one by one: they are few, and none is padded
-        final_states(s.gpt2, torch.tensor([example.input_ids], device=s.gpt2.device), keeping(into))
+        observed_states(s.gpt2, torch.tensor([example.input_ids], device=s.gpt2.device), keeping(into))
     return {"attn_pattern": fold_patterns(patterns)}
 
 

@@ -82,7 +82,7 @@ def test_short_texts_only_where_there_are_no_longer_ones(tmp_path):
             '{"title": "a", "body": "b"}',
             ["two.jsonl, line 1", "'title', 'body'", "--control_file", "'text'"],
         ),
-        ("number.jsonl", '{"text": 3}', ["number.jsonl, line 1", "not text", "--control_file"]),
+        ("number.jsonl", '{"text": 3}', ["number.jsonl, line 1", "'text'", "--control_file"]),
         ("broken.jsonl", "{", ["broken.jsonl, line 1", "not valid JSON"]),
     ],
 )

@@ -4,6 +4,7 @@ import os
 import pty
 import random
 import select
+import signal
 import sys
 import time
 from functools import partial
@@ -398,6 +399,7 @@ def test_at_a_terminal(tmp_path):
     """The script at a pseudo-terminal: the sign, tokens as they come, Ctrl-C in the middle, completion, the end."""
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job ignores Ctrl-C, and so would its children
         flags = ["--max_new_tokens=450", "--no_repeat_ngram=3"]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TERM": "dumb", "COLUMNS": "300"}
         os.chdir(REPOSITORY)

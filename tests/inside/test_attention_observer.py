@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2_interp.data.examples import Example, collate
 from gpt2_interp.inside.attention_observer import LIFTS, OBSERVED, AttentionObserver, RepeatedTokens, output_grams
-from gpt2_interp.inside.observation import final_states, hooks, measuring
+from gpt2_interp.inside.observation import hooks, measuring, observed_states
 from gpt2_interp.measures.attention import QUERY_BLOCK, QUERY_MEASURES, STRIPES
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.probes.probe_set import KL_ROWS, GoldFact, ProbeSet
@@ -71,7 +71,7 @@ def observe(gpt2: GPT2LMHeadModel, observer, token_ids: Sequence[Sequence[int]])
     for row, tokens in enumerate(token_ids):
         ids[row, : len(tokens)] = torch.tensor(tokens)
     with measuring(gpt2), hooks(gpt2, on_hidden):
-        final_states(gpt2, ids, observer)
+        observed_states(gpt2, ids, observer)
     return observer.result()
 
 
