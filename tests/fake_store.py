@@ -52,6 +52,7 @@ TIERS = ("light", "heavy", "ends", "final")
 TOKENS = ["The", "mayor", "of", "Oslo", "opened", "a", "bridge", "<b>", "worth", "$", "3", "million"]
 TOKENS += ["ĠTL", ";DR", ":", "ĠOslo", "Ġgot", "Ġa", "Ġbridge"]
 KINDS = ("attn.c_attn.q", "attn.c_attn.k", "attn.c_attn.v", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+TOKEN_KINDS = ["all", "value_first", "value_rest", "copied", "template"]
 GRAD_KINDS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HOSTILE = "</script><script>alert('x')</script>"  # what a model might write; a report must show it, not run it
 NOISE = 0.01
@@ -187,6 +188,7 @@ def _axes(n_layer, n_head, d_model, d_mlp, n_example, control, twins) -> dict[st
         "singular": N_SINGULAR,
         "intruder": N_INTRUDER,
         "perturbation": N_PERTURBATION,
+        "token_kind": TOKEN_KINDS,
         "block": ["embeddings", *(f"h.{i}.{part}" for i in range(n_layer) for part in ("attn", "mlp")), "ln_f"],
     }
 

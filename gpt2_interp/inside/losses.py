@@ -62,6 +62,37 @@ def row_means(values: Tensor, row: Tensor, n_rows: int) -> Tensor:
     return total / torch.bincount(row, minlength=n_rows)
 
 
+def kind_means(values: Tensor, row: Tensor, n_rows: int, members: Tensor) -> Tensor:
+    """Return [n_rows, kind], mean of `values` [queries] over the queries of each row that are of a kind; NaN where
+    there is none. members: [queries, kind] bool, of which kinds a query's token is."""
+    chosen = torch.where(members, values[:, None], 0)
+    total = torch.zeros(n_rows, members.shape[1], dtype=values.dtype, device=values.device).index_add_(0, row, chosen)
+    return total / torch.zeros_like(total).index_add_(0, row, members.to(values.dtype))
+
+
+def query_members(examples: Sequence[Example], kinds: Sequence[np.ndarray]) -> Tensor:
+    """Return `members` of `kind_means`, [queries, kind] bool on the CPU, for the queries that `queries` finds in a
+    batch of these examples. kinds: for each example [n_target, kind] bool, as in `ProbeSet.kinds`."""
+    # Nothing predicts the first token of a text without a prompt.
+    predicted = [members[not e.prompt_ids :] for e, members in zip(examples, kinds, strict=True)]
+    return torch.from_numpy(np.concatenate(predicted))
+
+
+def token_means(examples: Sequence[Example], values: Sequence[np.ndarray], kinds: Sequence[np.ndarray]) -> np.ndarray:
+    """Return [example, kind] float32, mean over an example's target tokens of each kind; NaN where there is none.
+
+    values: for each example a number of every target token that is predicted, or also of one that is not. kinds: for
+    each example [n_target, kind] bool.
+    """
+    predicted = [
+        one[len(one) + (not e.prompt_ids) - len(e.target_ids) :] for e, one in zip(examples, values, strict=True)
+    ]
+    counts = torch.tensor([len(one) for one in predicted])
+    row = torch.repeat_interleave(torch.arange(len(examples)), counts)
+    numbers = torch.from_numpy(np.concatenate(predicted, dtype=np.float64))
+    return kind_means(numbers, row, len(examples), query_members(examples, kinds)).numpy().astype(np.float32)
+
+
 def target_nll(gpt2: GPT2LMHeadModel, examples: Sequence[Example], max_batch_tokens: int = 2048) -> list[np.ndarray]:
     """-log p(token | all tokens before it) of every target token: for each example [n_target] float32, in nats.
 

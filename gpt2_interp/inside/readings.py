@@ -14,8 +14,9 @@ from gpt2_interp.inside.example_pass import ExamplePass
 from gpt2_interp.inside.losses import target_nll
 from gpt2_interp.inside.observation import observed_states
 from gpt2_interp.measures.attention import STRIPES
-from gpt2_interp.measures.causal import context_gain, copied_tokens
+from gpt2_interp.measures.causal import context_gain
 from gpt2_interp.measures.lens import lens_measures, mean_over_queries
+from gpt2_interp.probes.token_kinds import copied_tokens
 
 
 def lens_means(gpt2: GPT2LMHeadModel, found: ExamplePass) -> dict[str, np.ndarray]:

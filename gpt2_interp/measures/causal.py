@@ -6,13 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_interp.data.examples import Example
-
-
-def copied_tokens(example: Example) -> np.ndarray:
-    """Return [n_target] bool, whether the token, the same id, occurs in the example's own source."""
-    return np.isin(np.asarray(example.target_ids, dtype=np.int64), np.asarray(example.source_ids, dtype=np.int64))
-
 
 def context_gain(
     own: Sequence[np.ndarray], other: Sequence[np.ndarray | None], copied: Sequence[np.ndarray]

@@ -11,8 +11,9 @@ from gpt2_interp.data.corpora import Corpus
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.data.rows import Row
 from gpt2_interp.probes.choose import MAX_SOURCE, affordable_patterns, choose_probes
-from gpt2_interp.probes.known_answers import gold_facts, has_offsets, twin_pairs
+from gpt2_interp.probes.known_answers import gold_facts, has_offsets, target_values, twin_pairs
 from gpt2_interp.probes.probe_set import GoldFact, ProbeSet
+from gpt2_interp.probes.token_kinds import Value
 
 
 def build_probes(
@@ -33,6 +34,9 @@ def build_probes(
     def gold(example: Example) -> tuple[GoldFact, ...]:
         return gold_facts(rows[example.id], example, tokenizer) if example.id in rows else ()
 
+    def values(example: Example) -> Sequence[Value]:
+        return target_values(rows[example.id], example, tokenizer) if example.id in rows else ()
+
     probes = choose_probes(
         examples["probes"],
         count,
@@ -42,6 +46,7 @@ def build_probes(
         control=text_examples(corpus.control, tokenizer, config.n_positions),
         twins=twin_pairs(corpus.probes, builder, seed=seed),
         gold=gold if answers_known else None,
+        values=values if answers_known else None,
         n_positions=config.n_positions,
         bos_id=tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
     )

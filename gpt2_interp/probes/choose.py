@@ -9,6 +9,7 @@ from dataclasses import replace
 from gpt2_interp.data.examples import Example
 from gpt2_interp.probes.contrasts import behind_other_sources, random_sequences
 from gpt2_interp.probes.probe_set import GoldFact, ProbeSet, TwinPair, evenly
+from gpt2_interp.probes.token_kinds import Value, token_kinds
 from gpt2_interp.snapshots.table import N_PROBES
 
 MAX_SOURCE, MAX_TARGET = 256, 64  # tokens of a probe
@@ -29,6 +30,7 @@ def choose_probes(
     control: Sequence[Example] = (),
     twins: Sequence[TwinPair] = (),
     gold: Callable[[Example], tuple[GoldFact, ...]] | None = None,
+    values: Callable[[Example], Sequence[Value]] | None = None,
     n_positions: int = 1024,
     bos_id: int | None = None,
 ) -> ProbeSet:
@@ -40,7 +42,8 @@ def choose_probes(
 
     training: what is trained on; TRAINING of them are chosen in the same way. control: general text; of CONTROL of
     them, stratified by length, all tokens up to max_source_length become target. twins: of TWINS at most. gold: the
-    known answers of a probe as it was cut. n_positions: the model's context. bos_id: what the random sequences begin
+    known answers of a probe as it was cut. values: all values that its target states, which makes kinds of its tokens;
+    by default those of its known answers. n_positions: the model's context. bos_id: what the random sequences begin
     with; by default the token that most targets end with, as GPT-2 has one for both.
     """
     notes: list[str] = []
@@ -63,6 +66,8 @@ def choose_probes(
     if alone := sum(other is None and bool(e.source_ids) for e, other in zip(chosen, others, strict=True)):
         notes.append(f"{alone} of the probes have no other source to be compared with.")
     facts = tuple(gold(e) for e in chosen) if gold else ()
+    stated = [values(e) for e in chosen] if values else [_stated(answers) for answers in facts] or [()] * len(chosen)
+    labels, kinds = token_kinds(chosen, stated, candidates)
     return ProbeSet(
         tuple(chosen),
         tuple(patterns),
@@ -73,7 +78,14 @@ def choose_probes(
         sequences=sequences,
         others=others if any(e.source_ids for e in chosen) else (),
         gold=facts if any(facts) else (),
+        token_kinds=labels,
+        kinds=kinds,
     )
+
+
+def _stated(answers: Sequence[GoldFact]) -> list[Value]:
+    """Return the values of the answers as they stand in the target."""
+    return [(answer.slot, tuple(query + 1 for query in answer.queries)) for answer in answers]
 
 
 def _shortages(trained: Sequence, general: Sequence, twins: Sequence) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.probes.probe_set import GoldFact, TwinPair
+from gpt2_interp.probes.token_kinds import Value
 from gpt2_interp.synthetic.rows import SLOTS, news_plan, twin
 from gpt2_interp.synthetic.templates import Plan, render
 
@@ -79,11 +80,9 @@ def gold_facts(row: Mapping, example: Example, tokenizer) -> tuple[GoldFact, ...
     """
     if not example.source_ids:
         return ()
-    source_text, target_text = row["source"], row["target"]
+    source_text = row["source"]
     source = _Text(tokenizer, source_text.strip(), example.source_ids, 0, _leading_space(source_text))
-    # examples.py puts a space before the target.
-    n_prompt, lead = len(example.prompt_ids), _leading_space(target_text) - 1
-    target = _Text(tokenizer, f" {target_text.strip()}", example.target_ids, n_prompt, lead)
+    target = _target(row, example, tokenizer)
     free = _sentences_without_value(row, source)
     facts = []
     for fact in row["facts"]:
@@ -102,6 +101,20 @@ def gold_facts(row: Mapping, example: Example, tokenizer) -> tuple[GoldFact, ...
             )
         )
     return tuple(facts)
+
+
+def target_values(row: Mapping, example: Example, tokenizer) -> list[Value]:
+    """Return the row's values as they stand in the target of the example that was made of it, also those whose place
+    in the source was cut away. Needs a tokenizer with offsets."""
+    target = _target(row, example, tokenizer)
+    stated = [(fact["slot"], tuple(target.whole(fact["highlight_span"]))) for fact in row["facts"]]
+    return [(slot, positions) for slot, positions in stated if positions]
+
+
+def _target(row: Mapping, example: Example, tokenizer) -> _Text:
+    text = row["target"]
+    # examples.py puts a space before the target.
+    return _Text(tokenizer, f" {text.strip()}", example.target_ids, len(example.prompt_ids), _leading_space(text) - 1)
 
 
 def _leading_space(text: str) -> int:

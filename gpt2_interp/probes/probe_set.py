@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from gpt2_interp.data.examples import Example
+from gpt2_interp.probes.token_kinds import ALL
 
 FEW = 64  # examples for backward passes, lens, ablation and the band
 
@@ -52,7 +55,8 @@ class ProbeSet:
     training: rows that are trained on. control: general text. twins: articles with one fact swapped. sequences: random
     tokens read twice, [BOS, r_1..r_T, r_1..r_T], all of one length. others[i]: the target of examples[i] behind another
     probe's source, None where there is no other; empty for a task without sources. gold[i]: the known answers of
-    examples[i]; empty where none are known.
+    examples[i]; empty where none are known. token_kinds: names of the kinds of token, "all" first; kinds[i]: [n_target,
+    kind] bool, which of them each target token of examples[i] is of. By default there is "all" alone.
     """
 
     examples: tuple[Example, ...]
@@ -64,10 +68,17 @@ class ProbeSet:
     sequences: tuple[tuple[int, ...], ...] = ()
     others: tuple[Example | None, ...] = ()
     gold: tuple[tuple[GoldFact, ...], ...] = ()
+    token_kinds: tuple[str, ...] = (ALL,)
+    kinds: tuple[np.ndarray, ...] = field(default=(), compare=False)  # arrays can't be compared in a tuple
 
     def __post_init__(self) -> None:
         if not self.examples:
             raise ValueError("a probe set needs at least one held-out example")
+        if self.token_kinds == (ALL,) and not self.kinds:
+            every = tuple(np.ones((len(e.target_ids), 1), dtype=bool) for e in self.examples)
+            object.__setattr__(self, "kinds", every)  # the class is frozen
+        sizes = [(len(e.target_ids), len(self.token_kinds)) for e in self.examples]
+        assert [members.shape for members in self.kinds] == sizes and self.token_kinds[0] == ALL
         assert len(self.others) in (0, len(self.examples)) and len(self.gold) in (0, len(self.examples))
 
     @cached_property
@@ -102,6 +113,8 @@ class ProbeSet:
             sequences=self.sequences,
             others=tuple(self.others[i] for i in few) if self.others else (),
             gold=tuple(self.gold[i] for i in few) if self.gold else (),
+            token_kinds=self.token_kinds,
+            kinds=tuple(self.kinds[i] for i in few),
         )
         alone.__dict__["halves"] = tuple(self.halves[i] for i in few)  # as they were divided among all examples
         assert alone.few == tuple(range(len(few))) and len(alone.kl) == len(self.kl)
@@ -160,8 +173,15 @@ class ProbeSet:
             ],
             "other_source": [None if e is None else _parts(e) for e in self.others],
             "gold": [[{key: _plain(value) for key, value in vars(f).items()} for f in facts] for facts in self.gold],
+            "token_kinds": [self._kinds_of(i) for i in range(len(self.examples))],
             "notes": list(self.notes),
         }
+
+    def _kinds_of(self, index: int) -> dict[str, list[int]]:
+        """Return for each kind the positions in `input_ids` of the example's tokens that are of it."""
+        n_prompt = len(self.examples[index].prompt_ids)
+        columns = zip(self.token_kinds, self.kinds[index].T, strict=True)
+        return {kind: (n_prompt + np.flatnonzero(members)).tolist() for kind, members in columns}
 
     def tokens(self, tokenizer=None) -> dict[int, str]:
         """The readable text of every token that occurs in the probes."""

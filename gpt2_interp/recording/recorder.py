@@ -247,13 +247,16 @@ class SnapshotRecorder(TrainerCallback):
         if not self.store.run_file.is_file():
             self.store.create(run)
             self._write_probes()
-        elif self.store.run_info()["axes"] != run["axes"] or not same_probes(self.store.probe_set(), described):
+        elif not self._same_axes(run["axes"]) or not same_probes(self.store.probe_set(), described):
             raise InputError(
                 f"run {self.store.paths.run_name!r} was measured with another model or other probes: "
                 f"resume it with the settings it began with, or give another --run_name."
             )
+        stored = self.store.run_info()
+        if stored["axes"].keys() != run["axes"].keys():
+            self.store.create({**stored, "axes": run["axes"]})  # an earlier version had fewer axes
         if self.store.probe_set() != described:
-            self._write_probes()  # an earlier version stored fewer fields
+            self._write_probes()  # or stored fewer fields
         self.groups = self.store.run_info()["measures"]["groups"]  # decided once: the store stays comparable
         self.store.truncate(step)
         steps = self.store.steps()
@@ -266,6 +269,10 @@ class SnapshotRecorder(TrainerCallback):
                 found = capture(model, self.probe_set, wanted_names(self.groups, {"light"}) | names, base=self.base)
                 self.store.write_reference({name: found[name] for name in names})
                 self._store_floor(model, args)
+
+    def _same_axes(self, axes: Mapping[str, Any]) -> bool:
+        """Return whether run.json has these axes, or an earlier version's part of them."""
+        return all(axes.get(axis) == labels for axis, labels in self.store.run_info()["axes"].items())
 
     def _reference_names(self) -> set[str]:
         """Return the names of what later snapshots are compared with, of step 0, as far as these probes have it."""
@@ -371,5 +378,6 @@ def axis_labels(gpt2: GPT2LMHeadModel, probe_set: ProbeSet) -> dict[str, Any]:
         "singular": N_SINGULAR,
         "intruder": N_INTRUDER,
         "block": block_names(gpt2),
+        "token_kind": list(probe_set.token_kinds),
         "perturbation": N_PERTURBATION,
     }

@@ -7,11 +7,20 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2_interp.data.examples import Example
+from gpt2_interp.data.examples import Example, collate
 from gpt2_interp.inside.ablation import ablation_exact, ablation_tokens
 from gpt2_interp.inside.gradients import gradient_pass
 from gpt2_interp.inside.grafts import block_names, block_of, graft, graft_tokens
-from gpt2_interp.inside.losses import mean_nll, target_nll, token_forwards, twin_log_odds
+from gpt2_interp.inside.losses import (
+    kind_means,
+    mean_nll,
+    queries,
+    query_members,
+    target_nll,
+    token_forwards,
+    token_means,
+    twin_log_odds,
+)
 from gpt2_interp.inside.observation import measuring
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.model.base_weights import BaseWeights
@@ -88,6 +97,37 @@ def test_what_cannot_be_predicted_is_undefined():
     assert [nll.tolist() for nll in target_nll(gpt2, nothing)][0] == []
     assert np.isnan(mean_nll(gpt2, nothing)).all()
     assert target_nll(gpt2, []) == [] and mean_nll(gpt2, []).shape == (0,)
+
+
+def make_kinds(examples) -> list[np.ndarray]:
+    """All tokens, every third one of the text, and none at all."""
+    return [np.array([[True, len(e.prompt_ids) + t in range(0, 99, 3), False] for t in range(len(e.target_ids))])
+            for e in examples]  # fmt: skip
+
+
+def test_means_by_kind_equal_a_loop_over_tokens():
+    kinds, gpt2 = make_kinds(EXAMPLES), tiny().eval()
+    nll = target_nll(gpt2, EXAMPLES)
+    means = token_means(EXAMPLES, nll, kinds)
+    assert means.shape == (len(EXAMPLES), 3) and means.dtype == np.float32 and np.isnan(means[:, 2]).all()
+    np.testing.assert_allclose(means[:, 0], mean_nll(gpt2, EXAMPLES), rtol=1e-6)
+    for example, of_example, losses in zip(EXAMPLES, means, nll, strict=True):
+        n_prompt = len(example.prompt_ids)
+        third = [loss for t, loss in enumerate(losses) if (n_prompt + t) % 3 == 0 and n_prompt + t > 0]
+        np.testing.assert_allclose(of_example[1], np.mean(third) if third else np.nan, rtol=1e-6)
+    without_first = [one[int(not e.prompt_ids) :] for e, one in zip(EXAMPLES, nll, strict=True)]
+    np.testing.assert_array_equal(means, token_means(EXAMPLES, without_first, kinds))
+
+    row, _, wanted = queries(collate(EXAMPLES, 0)["labels"])
+    values, members = torch.from_numpy(np.concatenate(without_first)), query_members(EXAMPLES, kinds)
+    assert members.shape == (len(wanted), 3)
+    np.testing.assert_allclose(kind_means(values, row, len(EXAMPLES), members), means, rtol=1e-5)
+
+
+def test_a_loss_without_a_number_stays_in_its_kinds():
+    row, members = torch.tensor([0, 0, 1]), torch.tensor([[True, False], [True, True], [True, False]])
+    means = kind_means(torch.tensor([np.nan, 2.0, 3.0]), row, 2, members)
+    np.testing.assert_array_equal(means, [[np.nan, 2], [3, np.nan]])
 
 
 def test_twin_log_odds_equal_differences_of_log_probabilities():

@@ -2,14 +2,7 @@ import math
 
 import numpy as np
 
-from gpt2_interp.data.examples import Example
-from gpt2_interp.measures.causal import context_gain, copied_tokens, twin_effect
-
-
-def test_copied_tokens_are_those_of_the_own_source():
-    example = Example("", "", (5, 6, 7), (8,), (7, 8, 5, 9, 7))
-    assert copied_tokens(example).tolist() == [True, False, True, False, True]  # 8 is only in the template
-    assert copied_tokens(Example("", "", (), (), (1, 2))).tolist() == [False, False]
+from gpt2_interp.measures.causal import context_gain, twin_effect
 
 
 def test_context_gain_equals_a_loop_over_tokens():

@@ -51,6 +51,30 @@ def test_of_the_embedded_news_nothing_is_missing(tokenizer):
     assert probes_of(tokenizer, dataset_name="synthetic_news")[0] == probes
 
 
+def test_of_news_every_target_token_is_of_one_kind_and_values_also_of_their_slot(tokenizer):
+    probes, corpus = probes_of(tokenizer, max_source=100, dataset_name="synthetic_news")
+    slots = ["who", "where", "how_many", "when"]
+    assert probes.token_kinds[:5] == ("all", "value_first", "value_rest", "copied", "template")
+    assert sorted(probes.token_kinds[5:]) == sorted(f"value_first {slot}" for slot in slots)
+    rows = {row["id"]: row for row in corpus.probes}
+    described = probes.describe()["token_kinds"]
+    for e, members, positions in zip(probes.examples, probes.kinds, described, strict=True):
+        of = dict(zip(probes.token_kinds, members.T, strict=True))
+        assert (members[:, 1:5].sum(axis=1) == 1).all() and members[:, 0].all()
+        assert (members[:, 5:].sum(axis=1) == of["value_first"]).all()
+        assert of["template"][-1] and e.target_ids[-1] == tokenizer.eos_token_id
+        for label, column in of.items():
+            assert [e.input_ids[at] for at in positions[label]] == [e.target_ids[t] for t in column.nonzero()[0]]
+        # Also a value of which the source that was cut has nothing.
+        first = {fact["slot"]: fact["stated"] for fact in rows[e.id]["facts"]}
+        assert of["value_first"].sum() == len(first)
+        for slot, value in first.items():
+            (at,) = positions[f"value_first {slot}"]
+            assert value.startswith(tokenizer.decode([e.input_ids[at]]).strip())
+        values = [e.target_ids[t] for t in (of["value_first"] | of["value_rest"]).nonzero()[0]]
+        assert all(value in tokenizer.decode(values) for value in first.values())
+
+
 def test_answers_that_were_cut_off_are_counted(tokenizer):
     probes, corpus = probes_of(tokenizer, max_source=100, dataset_name="synthetic_news")
     stated, kept = sum(len(row["facts"]) for row in corpus.probes), sum(map(len, probes.gold))
@@ -77,9 +101,12 @@ def test_a_tokenizer_without_offsets_has_no_known_answers(tokenizer):
 def test_stories_and_plain_text(tokenizer):
     probes, _ = probes_of(tokenizer, task="creative_writing", dataset_name="synthetic_stories")
     assert len(probes.others) == len(probes.examples) and len(probes.control) == 64
+    assert probes.token_kinds == ("all", "copied", "new")
     assert (probes.twins, probes.gold) == ((), ()) and any(note.startswith("No twins") for note in probes.notes)
     probes, _ = probes_of(tokenizer, task="creative_writing", dataset_name="synthetic_text")
     assert (probes.others, probes.twins, probes.gold) == ((), (), ()) and len(probes.sequences) == 64
+    kinds = ("position 0-15", "position 16-63", "position 64-255", "frequent", "middle", "rare")
+    assert [kind for kind in probes.token_kinds if kind in kinds] == list(kinds)
 
 
 def test_general_text_is_cut_to_the_length_of_a_source(tokenizer):

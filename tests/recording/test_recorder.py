@@ -238,8 +238,11 @@ def test_a_run_of_an_earlier_version_is_resumed_and_its_probe_set_completed(tmp_
     fewer = {"id", "cluster", "half", "n_source", "n_template", "n_target"}
     older = [{key: entry[key] for key in entry if key in fewer} for entry in whole["example"]]
     recorder.store.write_probe_set({"example": older, "notes": whole["notes"]})
+    run = recorder.store.run_info()
+    recorder.store.create({**run, "axes": {axis: run["axes"][axis] for axis in run["axes"] if axis != "token_kind"}})
     train(tmp_path, make_recorder(tmp_path), resume="checkpoint-2", max_steps=4)
     assert recorder.store.probe_set() == whole and recorder.store.steps() == [0, 2, 4]
+    assert recorder.store.run_info() == run
 
 
 def test_added_after_the_trainer_was_made(tmp_path):
