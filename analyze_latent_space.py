@@ -13,6 +13,11 @@ It can run at any time, also while training goes on.
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import argparse
 import sys
 import time

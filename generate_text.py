@@ -26,6 +26,11 @@ mistake in what was given; 130 after Ctrl-C (finished answers are kept).
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import argparse
 import dataclasses
 import json
@@ -33,7 +38,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from gpt2_interp import startup
 from gpt2_interp.cli.generation_flags import parse_arguments
 from gpt2_interp.data.local_files import whole_text
 from gpt2_interp.errors import InputError, is_out_of_memory, run_script

@@ -13,9 +13,13 @@ visualize_metrics.py with the same --run_name.
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import sys
 
-from gpt2_interp import startup
 from gpt2_interp.cli.early import check_command
 from gpt2_interp.errors import InputError, raise_full_disk_of_threads, run_script
 

@@ -16,6 +16,11 @@ latent space come from analyze_latent_space.py; run that first to have them in t
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import argparse
 import warnings
 from pathlib import Path

@@ -11,6 +11,11 @@ what it finds, nor whether the output depends on it (Jain & Wallace 2019): an il
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import argparse
 import html
 import json

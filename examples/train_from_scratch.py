@@ -18,6 +18,11 @@ dropout, whose random numbers they draw differently. Flags of the same name mean
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import argparse
 import hashlib
 import json

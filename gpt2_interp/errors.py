@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 
 class InputError(Exception):
@@ -84,9 +88,37 @@ def raise_full_disk_of_threads() -> None:
         raise _full_in_threads.pop()
 
 
+_in_main = False
+
+
+def leave_at_ctrl_c() -> None:
+    """Let Ctrl-C end a script's imports without a traceback; call first, before anything else is imported.
+
+    A KeyboardInterrupt in an import can come out as any other error: C code that imports turns it into its own.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is ignored, as by nohup
+        signal.signal(signal.SIGINT, _at_ctrl_c)
+
+
+def _at_ctrl_c(_number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt in a script's `main`; leave at once before it and in every import, with status 130."""
+    is_import = not _in_main
+    while frame is not None and not is_import:
+        is_import = frame.f_code.co_filename.startswith("<frozen importlib")
+        frame = frame.f_back
+    if not is_import:
+        raise KeyboardInterrupt
+    with contextlib.suppress(Exception):  # what was printed; the stream may be closed, or be in use just now
+        sys.stdout.flush()
+    os.write(2, b"interrupted\n")
+    os._exit(130)
+
+
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`; turn an `InputError`, a full memory or disk into one line and exit status 2, Ctrl-C into
-    130."""
+    """Run a script's `main`; turn an `InputError`, a full memory or disk, or a file that can't be used into one line
+    and exit status 2, Ctrl-C into 130."""
+    global _in_main
+    _in_main, was_in_main = True, _in_main
     hook, threading.excepthook = threading.excepthook, _thread_failed
     try:
         main()
@@ -107,9 +139,12 @@ def run_script(main: Callable[[], None]) -> None:
         if is_disk_full(error):
             place = getattr(error, "filename", None) or "its results"
             _fail(str(DiskFullError(f"writing {place}")), 2)
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            _fail(f"{error.filename} can't be used: {error.strerror}; check the path and who may use it.", 2)
         raise
     finally:
         threading.excepthook = hook
+        _in_main = was_in_main
 
 
 def _fail(message: str, status: int) -> None:

@@ -43,6 +43,14 @@ def finite(value: Any) -> Any:
     return value
 
 
+def can_be_written(folder: Path) -> bool:
+    """Return whether files can be written in `folder`, as far as its permissions say. One that is missing is judged by
+    the nearest folder above it, in which it would be made."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
 def lock(file: IO) -> bool:
     """Lock an open file against other processes; return False if one of them has it.
 

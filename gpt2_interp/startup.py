@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlparse
 
-from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.errors import InputError, first_line, leave_at_ctrl_c
+from gpt2_interp.files import can_be_written
 from gpt2_interp.run_paths import here_or_in_repository
 
 TIMEOUT_SECONDS = 3.0
@@ -25,6 +24,35 @@ HUB_FLAGS = {
     "--dataset_name": "not cached, and the Hugging Face Hub can't be reached; use --train_file and --validation_file "
     "with local rows, or an embedded source: synthetic_news, synthetic_stories, synthetic_text.",
 }
+# Where libraries keep what they make again without it: the variable that says so, and where it is by default.
+CACHES = {
+    "MPLCONFIGDIR": (("XDG_CONFIG_HOME", "~/.config"), ("XDG_CACHE_HOME", "~/.cache")),
+    "NUMBA_CACHE_DIR": (("XDG_CACHE_HOME", "~/.cache"),),
+}
+
+
+def begin() -> None:
+    """Call in the first line of a script, before any other import.
+
+    Ctrl-C ends its imports without a traceback; pictures go to files; caches are where this user may write.
+    """
+    leave_at_ctrl_c()
+    os.environ["MPLBACKEND"] = "agg"  # a notebook leaves its own to what it starts, where that may not be installed
+    for name, defaults in CACHES.items():
+        places = [os.environ[name]] if os.environ.get(name) else [os.environ.get(*default) for default in defaults]
+        if not all(can_be_written(Path(place).expanduser()) for place in places):
+            os.environ[name] = _temporary_folder()
+
+
+def _temporary_folder() -> str:
+    """A folder of this process, deleted when it ends: one that others know of could hold their code."""
+    import atexit
+    import shutil
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="gpt2_interp_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def prepare(given: Mapping[str, str]) -> None:
@@ -67,6 +95,9 @@ def go_offline_if_unreachable() -> None:
 
 
 def _reachable() -> bool:
+    import socket
+    from urllib.parse import urlparse
+
     address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     answer: list[bool] = []
 

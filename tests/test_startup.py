@@ -1,4 +1,6 @@
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -82,3 +84,60 @@ def test_the_script_says_so_without_retries(tmp_path):
     assert time.monotonic() - start < 20  # the libraries' own retries take 23 s and more
     assert result.returncode == 2 and result.stderr.startswith("error: --model_name_or_path gpt2: ")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """A function that begins a script with these variables, and no other caches; all is undone afterwards."""
+
+    def begin(**environment):
+        for name in ("MPLBACKEND", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", *startup.CACHES):
+            monkeypatch.setenv(name, "")  # so that it is undone
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        startup.begin()
+        return {name: os.environ.get(name) for name in startup.CACHES}
+
+    before = signal.getsignal(signal.SIGINT)
+    yield begin
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_notebooks_backend_is_not_ours(begun):
+    begun(MPLBACKEND="module://matplotlib_inline.backend_inline")
+    assert os.environ["MPLBACKEND"] == "agg"
+
+
+def test_caches_stay_where_they_can_be_written(begun, tmp_path):
+    assert set(begun(HOME=tmp_path).values()) == {None}
+    (tmp_path / "file").touch()
+    own = {name: str(tmp_path / name) for name in startup.CACHES}
+    assert begun(HOME=tmp_path / "file", **own) == own
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"], "nothing is made for the question"
+
+
+@pytest.mark.parametrize("where", ["HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR"])
+def test_caches_that_cannot_be_written_are_elsewhere(begun, tmp_path, where):
+    (tmp_path / "file").touch()
+    places = begun(**{"HOME": tmp_path, where: tmp_path / "file" / "x"})
+    moved = {name: place for name, place in places.items() if place is not None}
+    assert set(moved) == ({where} if where in startup.CACHES else set(startup.CACHES))
+    assert all(Path(place).is_dir() and os.access(place, os.W_OK) for place in moved.values())
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_stops_no_picture(measurements, tmp_path):
+    """numba, whose own folder may be read-only too, and matplotlib."""
+    (tmp_path / "file").touch()
+    shutil.copytree(measurements.paths.root, tmp_path / "root")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL", "NUMBA_C"))}
+    environment |= {"HOME": str(tmp_path / "file"), "MPLBACKEND": "module://not_installed"}
+    for script in ("analyze_latent_space.py", "visualize_metrics.py"):
+        flags = ["--run_name", measurements.paths.run_name, "--root", str(tmp_path / "root")]
+        only = ["--only", "training_curves"] if script.startswith("vis") else []
+        result = subprocess.run(
+            [sys.executable, script, *flags, *only], cwd=Path(__file__).resolve().parents[1], env=environment,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert result.returncode == 0 and "MPLCONFIGDIR" not in result.stderr, result.stderr

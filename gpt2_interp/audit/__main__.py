@@ -6,10 +6,14 @@ python -m gpt2_interp.audit --audit
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import argparse
 import json
 
-from gpt2_interp import startup
 from gpt2_interp.errors import run_script
 from gpt2_interp.synthetic.rows import EMBEDDED_ROWS, SPLITS
 

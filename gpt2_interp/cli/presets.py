@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence

@@ -5,12 +5,18 @@ Its prose is metrics_template.md; the entries come from the tables of measures, 
 
 from __future__ import annotations
 
+from gpt2_interp import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from gpt2_interp.errors import run_script
 from gpt2_interp.figures.registry import PICTURES
 from gpt2_interp.snapshots.scalars import SCALARS, SCORES
 from gpt2_interp.snapshots.table import MEASURE, MEASURES, Measure
@@ -55,4 +61,4 @@ def _beside(measure: Measure) -> list[Measure]:
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    run_script(lambda: print(markdown(), end=""))
