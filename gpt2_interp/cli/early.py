@@ -13,7 +13,8 @@ from gpt2_interp.cli.checks import validate
 from gpt2_interp.cli.hugging_face_flags import Flag, flags_of, training_arguments
 from gpt2_interp.cli.presets import NO_NAME, Command, preset_names, read_command
 from gpt2_interp.cli.script_parser import ScriptParser, nearest
-from gpt2_interp.cli.training_flags import OFTEN_USED, REFUSED, WHOLE_MODEL, ExperimentArguments, TrainingDefaults
+from gpt2_interp.cli.training_flags import OFTEN_USED, ExperimentArguments, TrainingDefaults
+from gpt2_interp.cli.training_table import TABLE, WHOLE_MODEL, refusals
 from gpt2_interp.cli.training_values import check_values
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
@@ -41,9 +42,10 @@ def check_command(argv: Sequence[str]) -> Command:
     for key in command.settings:
         if f"--{key}" not in known:
             raise InputError(f"{command.preset}: unknown setting {key!r}{nearest(f'--{key}', known)}.")
-    for name, instead in REFUSED.items():
-        if any(word.split("=")[0] == name for word in command.words):
-            raise InputError(f"{name} is not a flag here: {instead}.")
+    names = {word.split("=")[0].removeprefix("--") for word in command.flags if word.startswith("--")}
+    for name, why in refusals():
+        if {name, f"no_{name}"} & {*names, *command.settings}:
+            raise InputError(f"--{name} is not a flag here: {why}.")
     if any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")):
         raise InputError(f"accelerate is configured to shard the weights: {WHOLE_MODEL}.")
     given = vars(parser.parse_args(command.words))
@@ -53,7 +55,8 @@ def check_command(argv: Sequence[str]) -> Command:
     model, data, experiment = (group(**{one.name: given[one.name] for one in fields(group)}) for group in OURS)
     training = SimpleNamespace(**given)
     validate(model, data, experiment, training)
-    check_values(training)
+    # A preset's warm-up may go with the schedule that a flag takes the place of.
+    check_values(training, names | set(command.settings) - {"warmup_steps"})
     batch_split(
         experiment.effective_batch_size,
         training.per_device_train_batch_size,
@@ -78,7 +81,7 @@ def make_parser(with_all: bool = False) -> ScriptParser:
     often = {name: training[name] for name in OFTEN_USED}
     _add(parser.add_argument_group("training (Hugging Face's TrainingArguments)"), often.values())
     others = [one for name, one in training.items() if name not in often]
-    shown = [one for one in others if with_all and f"--{one.name}" not in REFUSED]
+    shown = [one for one in others if with_all and TABLE[one.name].fate != "refused"]
     _add(parser.add_argument_group("training, rarely needed"), shown)
     _add(parser, [one for one in others if one not in shown], hidden=True)
     return parser

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from transformers import HfArgumentParser, TrainingArguments
 
 from gpt2_interp.cli.early import check_command
+from gpt2_interp.cli.rehearsal import rehearse
 from gpt2_interp.cli.training_flags import ExperimentArguments, TrainingDefaults
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
@@ -38,17 +39,19 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Exp
     """Parse flags over the preset named first (`configs/NAME.yaml` or a path), and check them; output_dir follows from
     run_name."""
     command = check_command(argv)
-    # TrainingArguments are made while parsing, and want an output_dir then.
+    # TrainingArguments are made while parsing, and want an output_dir and evaluations then; when evaluations come is
+    # settled afterwards.
     output_dir = RunPaths(command.run_name, command.root).checkpoints
     parser = ArgumentParser(
         (ModelArguments, DataArguments, ExperimentArguments, RunTrainingArguments), allow_abbrev=False
     )
     try:
         model, data, experiment, training = parser.parse_args_into_dataclasses(
-            [*command.words, "--output_dir", str(output_dir)], look_for_args_file=False
+            [*command.words, "--output_dir", str(output_dir), "--eval_strategy", "epoch"], look_for_args_file=False
         )
     except ValueError as error:  # TrainingArguments' own checks, and HfArgumentParser's of unknown flags
         raise InputError(" ".join(str(error).split())) from None
+    rehearse(training)
     return model, data, experiment, complete_settings(experiment, training)
 
 

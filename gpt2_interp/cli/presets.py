@@ -28,7 +28,7 @@ SUFFIXES = (".yaml", ".yml")
 NO_NAME = "give the run a name with --run_name; its results are kept under that name."
 
 # A model and a dataset can be given in several ways, of which a run has one; a preset's way gives way to the command
-# line's.
+# line's. A schedule and an optimizer take their own settings with them.
 _HUB = {"dataset_name", "dataset_config_name", "dataset_revision"}
 _FILES = {"train_file", "validation_file", "test_file"}
 _MIXTURE = {"mixture", "source_files"}
@@ -38,6 +38,8 @@ SUPERSEDED = {
     "--mixture": _HUB | _FILES,
     "--config_name": {"model_name_or_path"},
     "--model_name_or_path": {"config_name", "config_overrides", "new_tokenizer_size", "copying_start"},
+    "--lr_scheduler_type": {"lr_scheduler_kwargs"},
+    "--optim": {"optim_args", "optim_target_modules"},
 }
 _SIZES = {"max_train_samples", "max_eval_samples", "max_predict_samples"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from gpt2_interp.cli.training_table import TABLE
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.flags import flag, flags
 from gpt2_interp.model.settings import ModelArguments
@@ -61,24 +62,26 @@ class ExperimentArguments:
 
 @dataclass
 class TrainingDefaults:
-    """This pipeline's defaults of Hugging Face's TrainingArguments; output_dir follows from run_name."""
+    """This pipeline's defaults of Hugging Face's TrainingArguments; output_dir follows from run_name.
+
+    `training_table.TABLE` says what these flags decide.
+    """
 
     report_to: None | str | list[str] = flag(
-        "tensorboard", "Where scalars go; tensorboard writes under logs/<run_name>.", decides="nothing"
+        "tensorboard", "Where scalars go; tensorboard writes under logs/<run_name>."
     )
     per_device_train_batch_size: int | None = flag(
-        None, "Examples that a device takes at a time; see --effective_batch_size.", decides="record"
+        None, "Examples that a device takes at a time; see --effective_batch_size."
     )
     gradient_accumulation_steps: int | None = flag(
         None,
         "Batches whose gradients are added up before an optimizer step; see --effective_batch_size.",
-        decides="record",
     )
-    logging_steps: float = flag(10, "Log loss, learning rate and gradient norm every N steps.", decides="record")
+    logging_steps: float = flag(10, "Log loss, learning rate and gradient norm every N steps.")
     save_steps: float = flag(500, "Checkpoint, snapshot and evaluation every N steps (< 1: share of the run).")
     save_strategy: str = flag("steps", "When checkpoints and snapshots are made: steps or epoch.")
     logging_nan_inf_filter: bool = flag(
-        False, "Hide non-finite losses from the log (the Trainer's default, not this project's).", decides="nothing"
+        False, "Hide losses that are not finite from the log, as the Trainer does by default."
     )
     use_cache: bool = flag(True, "Whether the saved config allows caching in generation (training never caches).")
     eval_on_start: bool = flag(True, "Evaluate the base before the first step: step 0 of eval/loss.")
@@ -87,85 +90,29 @@ class TrainingDefaults:
     ddp_timeout: int = flag(
         86400,
         "Seconds that the other processes wait for the first one, which alone measures, scores and writes.",
-        decides="nothing",
     )
     train_sampling_strategy: str = flag(
-        "group_by_length", "Order of training rows: random, sequential, or group_by_length (less padding)."
+        "group_by_length",
+        "Order of training rows; group_by_length: batches of similar lengths, which take less time.",
+        choices=["random", "sequential", "group_by_length"],
     )
-
-
-WHOLE_MODEL = "a snapshot needs the whole model in one process; torchrun alone trains on several devices"
-
-
-# Flags of TrainingArguments that this pipeline decides itself.
-REFUSED = {
-    "--fsdp": WHOLE_MODEL,
-    "--deepspeed": WHOLE_MODEL,
-    "--bf16": "give --precision bf16",
-    "--fp16": "give --precision fp16",
-    "--output_dir": "checkpoints go to checkpoints/<run_name>; give --run_name",
-    "--resume_from_checkpoint": "--resume finds the newest checkpoint of the run",
-    "--load_best_model_at_end": "best_model/ and final_model/ are both kept",
-    "--eval_strategy": "each checkpoint is evaluated; give --save_strategy",
-    "--eval_steps": "each checkpoint is evaluated; give --save_steps",
-    "--save_only_model": "a checkpoint holds all that --resume needs; give --save_total_limit to keep fewer",
-    "--ignore_data_skip": "a resumed run goes on with the batches that come next",
-    "--enable_jit_checkpoint": "SIGTERM always saves a checkpoint",
-    "--label_smoothing_factor": "the loss over packed batches, which this pipeline computes itself, has no smoothing",
-    "--use_liger_kernel": "the loss over packed batches, which this pipeline computes itself, takes its place",
-    "--debug": "a step whose loss or gradient is not finite stops the run and names its rows anyway",
-    "--push_to_hub": "a run writes local folders; upload model_outputs/<run_name>/best_model when it is finished",
-    **dict.fromkeys(
-        (
-            "--prediction_loss_only",
-            "--eval_do_concat_batches",
-            "--eval_use_gather_object",
-            "--eval_accumulation_steps",
-            "--include_for_metrics",
-            "--batch_eval_metrics",
-            "--label_names",
-        ),
-        "this pipeline's own evaluation computes the loss of each token and keeps no other output",
-    ),
-    **dict.fromkeys(
-        ("--remove_unused_columns", "--length_column_name"),
-        "training rows are this pipeline's own examples, which have no columns",
-    ),
-}
 
 
 # The flags of TrainingArguments that --help shows; --help all shows all.
 OFTEN_USED = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay"),
     *("per_device_eval_batch_size", "save_total_limit", "activation_checkpointing", "seed", "use_cpu", "run_name"),
-    *(one.name for one in fields(TrainingDefaults)),
+    *(one.name for one in fields(TrainingDefaults) if TABLE[one.name].fate != "refused"),
 )
-
-
-# What the other flags of TrainingArguments decide, where it is not what is learned.
-DECIDES = {
-    "record": ("debug", "logging_strategy", "per_device_eval_batch_size"),
-    "nothing": (
-        *("run_name", "output_dir", "save_total_limit", "resume_from_checkpoint", "project", "disable_tqdm"),
-        *("log_level", "log_level_replica", "log_on_each_node", "logging_first_step", "skip_memory_metrics"),
-        *("torch_empty_cache_steps", "do_train", "do_eval", "do_predict", "local_rank", "ddp_backend"),
-        *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
-        *("dataloader_prefetch_factor", "restore_callback_states_from_checkpoint", "push_to_hub", "hub_model_id"),
-        *("hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "trackio_space_id"),
-        *("trackio_bucket_id", "trackio_static_space_id"),
-        *("bf16", "fp16"),  # follow from --precision
-    ),
-}
 
 
 def what_settings_decide() -> dict[str, list[str]]:
     """Return {"record": names, "nothing": names} for run.json; every other setting decides what is learned."""
-    found = {word: list(names) for word, names in DECIDES.items()}
-    for group in (ModelArguments, DataArguments, ExperimentArguments, TrainingDefaults):
-        for one in fields(group):
-            if one.metadata["decides"] != "learning":
-                found[one.metadata["decides"]].append(one.name)
-    return {word: sorted(names) for word, names in found.items()}
+    ours = [one for group in (ModelArguments, DataArguments, ExperimentArguments) for one in fields(group)]
+    decides = {one.name: one.metadata["decides"] for one in ours} | {name: one.decides for name, one in TABLE.items()}
+    return {
+        word: sorted(name for name, decided in decides.items() if decided == word) for word in ("record", "nothing")
+    }
 
 
 def as_settings(*groups: Any) -> dict[str, Any]:

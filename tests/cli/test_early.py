@@ -58,7 +58,19 @@ def early(*argv):
         (["quickstart", "--report_to", "a.b"], ["--report_to", "a.b", "tensorboard"]),
         (["quickstart", "--push_to_hub"], ["--push_to_hub", "best_model"]),
         (["quickstart", "--metric_for_best_model", "rougeL"], ["--metric_for_best_model", "rougeL", "eval_loss"]),
-        (["quickstart", "--lr_scheduler_type", "reduce_lr_on_plateau"], ["--lr_scheduler_type", "linear"]),
+        (["quickstart", "--lr_scheduler_type=constant", "--warmup_steps=0.5"], ["--warmup_steps", "warms up"]),
+        (["quickstart", "--lr_scheduler_type=constant", "--lr_scheduler_kwargs={}"], ["--lr_scheduler_kwargs"]),
+        (["quickstart", "--dataloader_persistent_workers"], ["--dataloader_num_workers"]),
+        (["quickstart", "--activation_checkpointing_kwargs={}"], ["--activation_checkpointing:"]),
+        (["quickstart", "--optim_target_modules", "attn"], ["--optim_target_modules", "GaLore"]),
+        (["quickstart", "--optim", "schedule_free_adamw"], ["--optim", "schedule_free_adamw", "snapshot"]),
+        (["quickstart", "--lr_scheduler_kwargs", "[1]"], ["--lr_scheduler_kwargs", "JSON object", "[1]"]),
+        (["quickstart", "--project", "x"], ["--project", "trackio"]),
+        (["quickstart", "--report_to", "kubeflow"], ["TrainJob"]),
+        (["quickstart", "--train_sampling_strategy", "batch_rebalance"], ["group_by_length"]),
+        (["quickstart", "--adam_beta2", "1"], ["--adam_beta2", "below 1"]),
+        (["quickstart", "--save_steps", "2.5"], ["--save_steps", "whole"]),
+        (["quickstart", "--no_dataloader_in_order"], ["--dataloader_in_order", "same order"]),
         (["quickstart", "--eval_accumulation_steps", "1"], ["--eval_accumulation_steps"]),
     ],
 )
@@ -71,7 +83,7 @@ def test_a_mistake_is_named_without_the_libraries(argv, words):
 def test_an_optimizer_or_tracker_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(training_values, "_is_installed", lambda package: False)
     for flag, value, package in (
-        ("--optim", "galore_adamw_8bit", "galore_torch"),
+        ("--optim", "stable_adamw", "torch-optimi"),
         ("--optim", "adamw_8bit", "bitsandbytes"),
         ("--report_to", "wandb", "wandb"),
     ):

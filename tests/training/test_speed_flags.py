@@ -48,7 +48,7 @@ def values(log, key):
         (["--optim=adamw_torch"], 1e-4),
         (["--train_sampling_strategy=random"], None),  # other batches: that the comparison can fail
         (["--precision=bf16"], 1e-3),
-        (["--torch_compile"], 1e-4),
+        (["--torch_compile_mode=default"], 1e-4),
     ],
     ids=str,
 )
