@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_save
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.files import finite, write_atomically
+from gpt2_interp.files import write_atomically
+from gpt2_interp.snapshots.store import description
 
 PROJECTIONS = ("aligned_umap", "pca")
 N_NEIGHBORS = 15  # of UMAP: size of a neighbourhood
@@ -37,14 +38,14 @@ class Projection:
     """Coordinates of every probe at every projected step.
 
     coordinates: [step, example, 3] float32; NaN for probes without a defined hidden state
-    trustworthiness, knn_overlap: [step] float32; see `projection_quality`
+    trustworthiness, neighbours_kept: [step] float32; see `projection_quality`
     info: method, layer, pooling, seed, settings, versions, variance_explained (PCA), notes
     """
 
     steps: list[int]
     coordinates: np.ndarray
     trustworthiness: np.ndarray
-    knn_overlap: np.ndarray
+    neighbours_kept: np.ndarray
     info: dict[str, Any]
 
 
@@ -87,12 +88,12 @@ def project(
         coordinates = aligned_umap(kept, n_neighbors, min_dist, seed)
         info.update(n_neighbors=n_neighbors, min_dist=min_dist, metric="euclidean")
         info["versions"] = {name: version(name) for name in ("umap-learn", "numba", "numpy")}
-    trust, overlap = projection_quality(kept, coordinates)
+    trust, neighbours = projection_quality(kept, coordinates)
     k = quality_neighbours(n_probes)
-    info.update(quality_neighbours=k, knn_overlap_chance=k / (n_probes - 1), notes=notes)
+    info.update(quality_neighbours=k, neighbours_kept_chance=k / (n_probes - 1), notes=notes)
     everywhere = np.full((*states.shape[:2], 3), np.nan, dtype=np.float32)
     everywhere[:, defined] = coordinates
-    return Projection(list(steps), everywhere, trust, overlap, info)
+    return Projection(list(steps), everywhere, trust, neighbours, info)
 
 
 # --- two ways down to three dimensions --------------------------------------------------------------------------
@@ -227,7 +228,8 @@ def projection_quality(states: np.ndarray, coordinates: np.ndarray) -> tuple[np.
 
     states [step, example, d_model], coordinates [step, example, 3] ->
     trustworthiness [step]: 1 = no probe has neighbours in the picture that are far away in truth (about 0.5 by chance);
-    knn_overlap [step]: share of the true nearest neighbours that are nearest in the picture too (chance: k / (n - 1)).
+    neighbours_kept [step]: share of the true nearest neighbours that are nearest in the picture too (by chance
+    k / (n - 1)).
     """
     from sklearn.manifold import trustworthiness
 
@@ -249,28 +251,45 @@ def spread_out(steps: list[int], count: int) -> list[int]:
 
 # --- the record ---------------------------------------------------------------------------------------------------
 
+AXES = {"coordinates": ["step", "example", "dimension"]}  # the other arrays have one number for each step
+UNITS = {
+    "coordinates": "of the projection",
+    "steps": "optimizer steps",
+    "trustworthiness": "0..1",
+    "neighbours_kept": "0..1",
+}
+
 
 def save_projection(path: Path, projection: Projection) -> None:
+    """Write projection.safetensors, which says in its metadata what is in it."""
     arrays: dict[str, np.ndarray] = {
         "coordinates": np.ascontiguousarray(projection.coordinates, dtype=np.float32),
         "steps": np.array(projection.steps, dtype=np.int64),
         "trustworthiness": projection.trustworthiness,
-        "knn_overlap": projection.knn_overlap,
+        "neighbours_kept": projection.neighbours_kept,
     }
-    metadata = {"info": json.dumps(finite(projection.info), ensure_ascii=False, sort_keys=True)}
-    write_atomically(path, safetensors_save(arrays, metadata=metadata))
+    about = {name: {"axes": AXES.get(name, ["step"]), "unit": UNITS[name]} for name in arrays}
+    metadata = description(path.parent.name, None, about, projection=projection.info)
+    write_atomically(path, safetensors_save(arrays, metadata))
 
 
 def load_projection(path: Path) -> Projection:
-    """Read projection.safetensors. Raises InputError if the file is missing or damaged."""
+    """Read projection.safetensors, also an earlier version's. Raises InputError if the file is missing or damaged."""
     if not path.is_file():
         raise InputError(f"{path} does not exist yet: run analyze_latent_space.py --run_name {path.parent.name}.")
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            info = json.loads(file.metadata()["info"])
+            stated = json.loads(file.metadata()["info"])
+        if "knn_overlap" in arrays:  # the name of neighbours_kept once, when `info` was all that was stated
+            arrays["neighbours_kept"] = arrays["knn_overlap"]
+            stated = {"projection": {**stated, "neighbours_kept_chance": stated["knn_overlap_chance"]}}
         return Projection(
-            arrays["steps"].tolist(), arrays["coordinates"], arrays["trustworthiness"], arrays["knn_overlap"], info
+            arrays["steps"].tolist(),
+            arrays["coordinates"],
+            arrays["trustworthiness"],
+            arrays["neighbours_kept"],
+            stated["projection"],
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} can't be read ({error}): run analyze_latent_space.py again.") from None

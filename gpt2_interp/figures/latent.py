@@ -86,8 +86,8 @@ def axis_names(projection: Projection) -> list[str]:
 
 def quality_sentence(projection: Projection) -> str:
     """Return how far the picture can be trusted, in one line."""
-    trust, kept = projection.trustworthiness, projection.knn_overlap
-    chance = projection.info.get("knn_overlap_chance", float("nan"))
+    trust, kept = projection.trustworthiness, projection.neighbours_kept
+    chance = projection.info.get("neighbours_kept_chance", float("nan"))
     return (
         f"trustworthiness {trust.min():.2f} to {trust.max():.2f}, neighbours kept {100 * kept.min():.0f} to "
         f"{100 * kept.max():.0f}% (chance {100 * chance:.0f}%)"

@@ -49,7 +49,7 @@ def graft(
     """
     gpt2 = find_gpt2(model)
     names = block_names(gpt2)
-    trained = {block_of(name) for name in base.trained_names(model)}
+    trained = trained_blocks(model, base)
     tuned = mean_nll(gpt2, examples, max_batch_tokens)
     with base.replaced(model):
         untouched = mean_nll(gpt2, examples, max_batch_tokens)
@@ -66,6 +66,16 @@ def graft(
     return {"graft_necessity": necessity, "graft_sufficiency": sufficiency}
 
 
+def trained_blocks(model: nn.Module, base: BaseWeights) -> set[str]:
+    """Return the blocks of which anything is trained."""
+    return {block_of(name) for name in base.trained_names(model)}
+
+
+def graft_passes(n_blocks: int) -> int:
+    """Return how often `graft` reads all examples, where `n_blocks` blocks are trained."""
+    return 2 + 2 * n_blocks
+
+
 def graft_tokens(examples: Sequence[Example], n_layer: int) -> int:
     """Tokens of forward passes that `graft` runs at most, which is when every block was trained."""
-    return token_forwards(examples) * (2 + 2 * (2 * n_layer + 2))
+    return token_forwards(examples) * graft_passes(2 * n_layer + 2)

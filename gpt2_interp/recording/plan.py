@@ -1,4 +1,4 @@
-"""The plan of a run's snapshots: what is measured at which step, what that costs, and what the run can't afford."""
+"""The plan of a run's snapshots: what is measured at which step, and what the run can't afford."""
 
 from __future__ import annotations
 
@@ -73,33 +73,6 @@ def expensive_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) 
     sequences = sum(map(len, probe_set.sequences))
     twins = sum(len(prefix) for pair in probe_set.twins for prefix in pair.prefixes)
     return (N_PERTURBATION + 1) * ((2 if probe_set.others else 1) * few + sequences + twins)
-
-
-RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier != "light"))
-
-
-def cost_lines(run: Mapping[str, Any], manifest: Mapping[str, Any], probe_set: ProbeSet) -> list[str]:
-    """Describe the cost of each snapshot to come: bytes and seconds of the one in `manifest`, what the rare groups add
-    to some, and the seconds of each group. run: run.json."""
-    groups, seconds = run["measures"]["groups"], manifest["seconds_by_group"]
-    light = sum(value for group, value in seconds.items() if group not in RARE)
-    stored = {name for entry in manifest["files"].values() for name in entry["arrays"]}
-    size = array_bytes(stored & wanted_names(groups, {"light"}), run["axes"])
-    lines = [f"each about {size / 1e6:.1f} MB and {light:.1f} s: {_by_group(seconds, RARE)}"]
-    tokens = sum(len(e.input_ids) for e in probe_set.examples)
-    rate = (seconds.get("forward", 0) + seconds.get("attention", 0)) / tokens  # of one token, seconds
-    rare = [f"spectra at up to {QUARTERS + 1} of them"] * ("spectra" in groups)
-    if "ablation" in groups and "ablation" in seconds:
-        rare.append(f"ablation {seconds['ablation']:.1f} s at the last")
-    for group in ("graft", "band"):
-        if group in groups and rate:
-            rare.append(f"{group} about {rate * expensive_tokens(group, probe_set, run['model']):.0f} s at the last")
-    return lines + [f"besides: {', '.join(rare)}"] * bool(rare)
-
-
-def _by_group(seconds: Mapping[str, float], without: Collection[str]) -> str:
-    parts = sorted(((value, group) for group, value in seconds.items() if group not in without), reverse=True)
-    return ", ".join(f"{group} {value:.1f}" for value, group in parts if value >= 0.05) or "nothing takes long"
 
 
 def wanted_names(groups: Collection[str], of_tiers: Collection[str]) -> set[str]:

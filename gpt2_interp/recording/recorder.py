@@ -29,7 +29,8 @@ from gpt2_interp.model.anatomy import find_gpt2, matrix_names, model_sizes, why_
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet, same_probes
 from gpt2_interp.recording.capture import capture, precision_floor
-from gpt2_interp.recording.plan import OF_WEIGHTS, chosen_groups, cost_lines, tiers, wanted_names
+from gpt2_interp.recording.costs import cost_lines, rare_seconds
+from gpt2_interp.recording.plan import OF_WEIGHTS, chosen_groups, tiers, wanted_names
 from gpt2_interp.snapshots.schedule import ALL, Schedule
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import (
@@ -118,7 +119,7 @@ class SnapshotRecorder(TrainerCallback):
                 self._begin(run, model, args, state)
             else:
                 self._resume(run, model, args, state.global_step)
-            self._announce(args, state)
+            self._announce(model, args, state)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         if self.recording:  # after clipping, which scales every gradient alike: shares don't change
@@ -279,16 +280,20 @@ class SnapshotRecorder(TrainerCallback):
         names = {measure.name for measure in REFERENCE if measure.group in self.groups}
         return names if self.probe_set.control else names - {"control_hidden_pooled_0"}
 
-    def _announce(self, args, state) -> None:
-        """Announce what the snapshots to come will cost, from the last one that was taken."""
+    def _announce(self, model: nn.Module, args, state) -> None:
+        """Announce what the snapshots to come will cost, from those that were taken and one pass of what is rare."""
         to_come = self.schedule.to_come(state.global_step, args, state)
         tqdm.write(
             f"snapshots: {to_come} to come after step {state.global_step}, {self.schedule}, on "
             f"{len(self.probe_set.examples)} probes, in {self.store.paths.metrics}"
         )
         run, steps = self.store.run_info(), self.store.steps()
-        for line in cost_lines(run, self.store.manifest(steps[-1]), self.probe_set) if steps else ():
-            tqdm.write(f"  {line}")
+        if steps and to_come:
+            rare = rare_seconds(model, self.probe_set, self.groups, self.base, self.store.load_reference())
+            manifests = [self.store.manifest(step) for step in (steps[0], steps[-1])]
+            seconds = manifests[0]["seconds_by_group"] | manifests[1]["seconds_by_group"]
+            for line in cost_lines(run, manifests[1], seconds, rare):
+                tqdm.write(f"  {line}")
         left_out = run["measures"]["left_out"]
         for why in dict.fromkeys(left_out.values()):
             tqdm.write(f"  left out: {', '.join(group for group in left_out if left_out[group] == why)}, because {why}")

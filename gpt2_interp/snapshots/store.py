@@ -2,7 +2,8 @@
 
 Every array is declared in `table.py`, and the writer validates against it. A snapshot is up to three
 safetensors files and a manifest `interpretability_metrics/<run>/step_00000500.json` with their sha256, written last: a
-step without it did not happen. What later snapshots are compared with stands once in `reference.safetensors`.
+step without it did not happen. What later snapshots are compared with stands once in `reference.safetensors`. Each of
+these files describes itself: `description`.
 """
 
 from __future__ import annotations
@@ -233,10 +234,22 @@ class SnapshotStore:
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Write one safetensors file; return its entry in the manifest."""
-    data = safetensors_save(dict(arrays))
+    step = re.fullmatch(r"step_(\d+)", path.stem)
+    about = {name: {"axes": MEASURE[name].axes, "unit": MEASURE[name].unit} for name in sorted(arrays)}
+    data = safetensors_save(dict(arrays), description(path.parent.name, int(step[1]) if step else 0, about))
     write_atomically(path, data)
     sha256 = hashlib.sha256(data).hexdigest()
     return {"file": path.name, "bytes": len(data), "sha256": sha256, "arrays": sorted(arrays)}
+
+
+def description(run: str, step: int | None, arrays: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, str]:
+    """Return the metadata of a safetensors file that says what is in it.
+
+    arrays: {name: {"axes": names of the dimensions, "unit": ...}}. One entry, "info", holds it all as JSON: safetensors
+    writes several in a random order, and equal arrays must give equal bytes.
+    """
+    info = {"schema_version": SCHEMA_VERSION, "run": run, "step": step, "arrays": arrays, **more}
+    return {"info": json.dumps(finite(info), ensure_ascii=False, sort_keys=True, allow_nan=False)}
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -254,6 +267,13 @@ def _read_arrays(path: Path, sha256: str, names: Iterable[str]) -> dict[str, np.
         file = _opened(path.absolute(), sha256, (found.st_ino, found.st_size, found.st_mtime_ns))
         if file is None:
             raise InputError(f"{path} is damaged (its sha256 is not the manifest's).")
+        stated = json.loads((file.metadata() or {}).get("info", "{}")).get("arrays", {})  # none in an earlier version's
+        for name in names:
+            if name in stated and name in MEASURE and stated[name]["axes"] != list(MEASURE[name].axes):
+                raise InputError(
+                    f"{path} has {name} along {', '.join(stated[name]['axes'])}, this program has it along "
+                    f"{', '.join(MEASURE[name].axes)}: read it with the version of this project that wrote it."
+                )
         return {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} can't be read ({error}).") from None

@@ -1,7 +1,11 @@
 """Projection into one shared space: what is kept, what falls back, what is recorded."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from gpt2_interp.analysis.projection import (
     alignment,
@@ -112,6 +116,24 @@ def test_the_record_comes_back(tmp_path):
     assert loaded.steps == [0, 20, 100] and loaded.info == projection.info
     np.testing.assert_array_equal(loaded.coordinates, projection.coordinates)
     np.testing.assert_array_equal(loaded.trustworthiness, projection.trustworthiness)
+
+
+def test_the_record_says_what_is_in_it_and_an_earlier_one_is_read(tmp_path):
+    projection = project(moving_clusters(), [0, 20, 100], "pca")
+    path = tmp_path / "run" / "projection.safetensors"
+    save_projection(path, projection)
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stated = json.loads(file.metadata()["info"])
+    assert stated["run"] == "run" and stated["schema_version"] == 2 and set(stated["arrays"]) == set(arrays)
+    for name, about in stated["arrays"].items():
+        assert len(about["axes"]) == arrays[name].ndim and about["unit"]
+    chance = projection.info.pop("neighbours_kept_chance")
+    arrays["knn_overlap"] = arrays.pop("neighbours_kept")
+    save_file(arrays, path, {"info": json.dumps({**projection.info, "knn_overlap_chance": chance})})
+    loaded = load_projection(path)
+    np.testing.assert_array_equal(loaded.neighbours_kept, projection.neighbours_kept)
+    assert loaded.info["neighbours_kept_chance"] == chance == 10 / 29
 
 
 def test_missing_and_damaged_records_are_named(tmp_path):

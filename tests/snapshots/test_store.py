@@ -1,8 +1,10 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
@@ -76,6 +78,41 @@ def test_round_trip_keeps_every_bit_and_nan(store):
     assert Measurements(store.paths).labels("layer") == ["0", "1"]
     assert Measurements(store.paths).labels("matrix")[1] == "wpe"
     assert measured_runs(store.paths.root) == ["a_run"]
+
+
+def stated(path) -> dict:
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["info"])
+
+
+def test_a_file_says_what_is_in_it_and_equal_data_give_equal_bytes(store, tmp_path):
+    arrays, first = random_arrays(0), {"floor_attn_sink": np.zeros((2, 2), np.float32)}
+    other = SnapshotStore(RunPaths("a_run", tmp_path / "elsewhere"))
+    other.create({"axes": AXES})
+    for one, order in ((store, sorted(arrays)), (other, sorted(arrays, reverse=True))):
+        one.write(500, {name: arrays[name] for name in order})
+        one.write_reference(first)
+    for folder in ("attention", "latent", "metrics"):
+        file = store.array_file(folder, 500)
+        assert file.read_bytes() == other.array_file(folder, 500).read_bytes()
+        about = stated(file)
+        assert (about["schema_version"], about["run"], about["step"]) == (2, "a_run", 500)
+        of_folder = {name: MEASURE[name] for name in arrays if MEASURE[name].folder == folder}
+        assert about["arrays"] == {n: {"axes": list(m.axes), "unit": m.unit} for n, m in of_folder.items()}
+    assert stated(store.reference_file)["arrays"] == {"floor_attn_sink": {"axes": ["layer", "head"], "unit": "0..1"}}
+
+
+def test_other_axes_than_this_programs_are_refused_and_none_at_all_are_read(store, monkeypatch):
+    arrays = {"probe_loss": np.arange(3, dtype=np.float32), "attn_sink": random_arrays(0)["attn_sink"]}
+    store.write(1, arrays)
+    swapped = replace(MEASURE["attn_sink"], axes=("example", "region", "head", "layer"))
+    monkeypatch.setitem(MEASURE, "attn_sink", swapped)
+    with pytest.raises(InputError, match=r"step_00000001.safetensors.*attn_sink.*layer, head.*head, layer"):
+        store.load(1, ["attn_sink"])
+    np.testing.assert_array_equal(store.load(1, ["probe_loss"])["probe_loss"], arrays["probe_loss"])
+    monkeypatch.setattr("gpt2_interp.snapshots.store.description", lambda *args: None)  # an earlier version
+    store.write(2, arrays)
+    np.testing.assert_array_equal(store.load(2, ["attn_sink"])["attn_sink"], arrays["attn_sink"])
 
 
 def test_steps_sort_as_numbers_and_stack_follows(store):

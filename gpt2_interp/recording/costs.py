@@ -1,0 +1,87 @@
+"""What a snapshot to come costs: bytes and seconds of the last one, and one timed pass of what only the end has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gpt2_interp.inside.grafts import graft_passes, trained_blocks
+from gpt2_interp.inside.losses import mean_nll
+from gpt2_interp.inside.observation import measuring
+from gpt2_interp.model.anatomy import find_gpt2, lora_factors, matrix_parts, measured_modules, stored_weight
+from gpt2_interp.model.base_weights import BaseWeights
+from gpt2_interp.probes.probe_set import ProbeSet
+from gpt2_interp.recording.capture import few_probes
+from gpt2_interp.recording.plan import QUARTERS, array_bytes, wanted_names
+from gpt2_interp.snapshots.table import N_PERTURBATION, STORED
+
+RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier != "light"))
+
+
+def cost_lines(
+    run: Mapping[str, Any], manifest: Mapping[str, Any], seconds: Mapping[str, float], rare: Mapping[str, float]
+) -> list[str]:
+    """Describe the cost of each snapshot to come: bytes of the one in `manifest`, seconds of each group, and what the
+    rare groups add to some.
+
+    run: run.json. seconds: by group, as measured. rare: as `rare_seconds` gives them.
+    """
+    groups = run["measures"]["groups"]
+    light = sum(value for group, value in seconds.items() if group not in RARE)
+    stored = {name for entry in manifest["files"].values() for name in entry["arrays"]}
+    size = array_bytes(stored & wanted_names(groups, {"light"}), run["axes"])
+    lines = [f"each about {size / 1e6:.1f} MB and {light:.1f} s: {_by_group(seconds, RARE)}"]
+    parts = [f"spectra at up to {QUARTERS + 1} of them"] * ("spectra" in groups)
+    at_last = {group: value for group, value in {**seconds, **rare}.items() if group in RARE and group != "spectra"}
+    parts += [f"{group} about {value:.1f} s at the last" for group, value in at_last.items()]
+    return lines + [f"besides: {', '.join(parts)}"] * bool(parts)
+
+
+def _by_group(seconds: Mapping[str, float], without: Collection[str]) -> str:
+    parts = sorted(((value, group) for group, value in seconds.items() if group not in without), reverse=True)
+    return ", ".join(f"{group} {value:.1f}" for value, group in parts if value >= 0.05) or "nothing takes long"
+
+
+@torch.no_grad()
+def rare_seconds(
+    model: nn.Module,
+    probe_set: ProbeSet,
+    groups: Collection[str],
+    base: BaseWeights,
+    reference: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """Estimate the seconds of graft and band, as far as they are among `groups`: one pass is run and timed, and
+    multiplied by their number.
+
+    reference: what was stored of step 0. The model is left as it was.
+    """
+    gpt2, found = find_gpt2(model), {}
+    with measuring(gpt2):
+        if "graft" in groups:
+            examples = [probe_set.examples[i] for i in probe_set.few]
+            start = time.perf_counter()
+            with base.replaced(gpt2):
+                mean_nll(gpt2, examples)
+            found["graft"] = graft_passes(len(trained_blocks(gpt2, base))) * (time.perf_counter() - start)
+        if "band" in groups:
+            names = {name.removeprefix("band_") for name in wanted_names(["band"], {"final"})}
+            few = few_probes(gpt2, probe_set, names, base, reference)
+            start = time.perf_counter()
+            with base.perturbed(gpt2, 0, _any_norms(gpt2)):
+                few.claimed_means()
+            found["band"] = (N_PERTURBATION + 1) * (time.perf_counter() - start)
+    return found
+
+
+def _any_norms(gpt2: nn.Module) -> dict[str, float]:
+    """A norm for the noise of each matrix: 1 where training changes it, else 0."""
+    return {
+        part: float(stored_weight(module).requires_grad or bool(lora_factors(name, module)))
+        for name, module in measured_modules(gpt2).items()
+        for part in matrix_parts(name)
+    }
