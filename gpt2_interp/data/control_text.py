@@ -18,7 +18,7 @@ from gpt2_interp.files import write_atomically
 from gpt2_interp.startup import is_offline
 from gpt2_interp.synthetic.rows import EMBEDDED_ROWS
 
-N_TEXTS = 64
+N_TEXTS = 192  # enough for 64 examples as long as a probe: short texts are joined
 CANDIDATES = 10_000  # texts of a file among which some are drawn
 BEGINNING = 100  # characters that tell most texts apart
 OTHER_TEXT = {"synthetic_news": "synthetic_stories", "synthetic_stories": "synthetic_news"}  # what else is embedded

@@ -57,7 +57,8 @@ class AttentionObserver:
     gold: the known answers of each example; without any, the lifts are NaN. kl_rows: KL_ROWS query positions of each
     example at most, none where attn_kl0 isn't wanted. logprob_0: what `attn_logprob` was for the base, [batch, layer,
     head, kl_row, kl_key], with the keys that these rows see at least; without it there is no attn_kl0. grams: of
-    `output_grams`, to share between the batches of one model. The measures are float32 under autocast too.
+    `output_grams`, to share between the batches of one model. targets_only: QUERY_MEASURES are taken in region Q alone,
+    and queries before `first_q` need not be shown. The measures are float32 under autocast too.
 
     For each layer, `see_residual` comes before the blocks of queries, and these in order. Kept are only numbers per
     query, never a map.
@@ -73,6 +74,7 @@ class AttentionObserver:
         kl_rows: Sequence[Sequence[int]] = (),
         logprob_0: Tensor | None = None,
         grams: Tensor | None = None,
+        targets_only: bool = False,
     ):
         assert set(wanted) <= set(OBSERVED), f"not observed: {set(wanted) - set(OBSERVED)}"
         assert len(gold) in (0, len(examples)) and len(kl_rows) in (0, len(examples))
@@ -87,8 +89,10 @@ class AttentionObserver:
         self.first_q = min((start for start, _ in targets), default=0)
         self.stop_q = max((stop for _, stop in targets), default=0)
 
-        self._of_all = [name for name in QUERY_MEASURES if name in self.wanted]
-        self._of_target = [name for name in TARGET_MEASURES if name in self.wanted]
+        each_query = [name for name in QUERY_MEASURES if name in self.wanted]
+        self._of_all = [] if targets_only else each_query
+        self._each_target = each_query if targets_only else []
+        self._of_target = [*self._each_target, *(name for name in TARGET_MEASURES if name in self.wanted)]
         self._all_blocks: list[list[Tensor]] = [[] for _ in range(self.n_layer)]  # each [measure, batch, head, query]
         self._target_blocks: list[list[Tensor]] = [[] for _ in range(self.n_layer)]
         if not self.wanted.isdisjoint(MOVED):
@@ -121,7 +125,7 @@ class AttentionObserver:
         rows = slice(start_q - first, stop_q - first)
         in_q = a[:, :, rows]
         if self._of_target:
-            values = {}
+            values = query_measures(in_q, start_q, self._each_target) if self._each_target else {}
             if not self.wanted.isdisjoint(SOURCE_SHARES):
                 values |= source_shares(in_q, self.source)
             if "attn_source_normw" in self.wanted:
@@ -139,9 +143,9 @@ class AttentionObserver:
     def result(self) -> dict[str, Tensor]:
         """The wanted measures by name, float32 on the model's device, NaN where undefined.
 
-        QUERY_MEASURES: [batch, region, layer, head]; attn_source_chance: [batch]; attn_logprob: [batch, layer, head,
-        kl_row, kl_key], natural logarithms, -inf for keys that a row does not see, NaN for rows that an example does
-        not have; the others: [batch, layer, head].
+        QUERY_MEASURES: [batch, region, layer, head], without `region` where targets_only; attn_source_chance: [batch];
+        attn_logprob: [batch, layer, head, kl_row, kl_key], natural logarithms, -inf for keys that a row does not see,
+        NaN for rows that an example does not have; the others: [batch, layer, head].
         """
         with torch.autocast(self.device.type, enabled=False):
             result = {**self._means_of_all(), **self._means_of_target()}

@@ -48,18 +48,20 @@ class ExamplePass:
         lens: Sequence[int] = (),
         pooled: bool = False,
         halves: Sequence[int] | None = None,
+        targets_only: bool = False,
         max_tokens: int = MAX_BATCH_TOKENS,
     ):
         """attention: names of `attention_observer.OBSERVED`. numbers: of AT_TARGETS. kl: indices of the examples of
         attn_kl0; logprob_0 [kl, layer, head, kl_row, kl_key]: the base's attention there. lens: indices of the lens
-        examples. halves: 0 or 1 for each example; with them neurons are measured."""
+        examples. halves: 0 or 1 for each example; with them neurons are measured. targets_only: attention is
+        observed in region Q alone, which is much cheaper, and no array has an axis `region`."""
         self.gpt2, self.examples, self.watch = gpt2, examples, watch
         self.attention = set(attention)
         if not kl:
             self.attention -= set(AGAINST_BASE)
         if not any(gold):
             self.attention -= set(LIFTS)
-        self.gold, self.halves = gold, halves
+        self.gold, self.halves, self.targets_only = gold, halves, targets_only
         self.kl = {index: k for k, index in enumerate(kl)}
         self.kl_keys = max((len(examples[i].input_ids) for i in kl), default=0)
         self.logprob_0 = logprob_0
@@ -114,7 +116,10 @@ class ExamplePass:
 
         with hooks(self.gpt2, on_hidden, on_neurons if self._neurons else None), self.watch("forward"):
             final = observed_states(
-                self.gpt2, batch["input_ids"], observer and timed(observer, self.watch, "attention")
+                self.gpt2,
+                batch["input_ids"],
+                observer and timed(observer, self.watch, "attention"),
+                observer.first_q if observer and self.targets_only else 0,
             )
             self._keep_numbers(rows, final, batch["labels"])
         if self.pooled is not None:
@@ -139,6 +144,7 @@ class ExamplePass:
             kl_rows=[ProbeSet.kl_rows(self.examples[row]) if row in self.kl else () for row in rows],
             logprob_0=logprob_0,
             grams=self.grams,
+            targets_only=self.targets_only,
         )
 
     def _keep(self, name: str, values: np.ndarray, rows: Sequence[int]) -> None:

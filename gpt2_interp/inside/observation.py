@@ -67,22 +67,29 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 # --- what happens during a forward pass --------------------------------------------------------------------------
 
 
-def observed_attention(module, query, key, value, attention_mask, scaling=None, observer=None, **kwargs):
+def observed_attention(
+    module, query, key, value, attention_mask, scaling=None, observer=None, observed_from=0, **kwargs
+):
     """GPT-2's attention as Hugging Face's attention interface wants it, showing each block of queries to `observer`.
 
     query, key, value: [batch, head, seq, d_head], sequences padded on the right. Calls observer(layer, first, scores,
     a, value, output) for the queries first, first + 1, ... with scores (-inf where a key is invisible) and a, both
     [batch, head, query, key] in float32 over all keys that any of these queries sees, and output = a value [batch,
-    head, query, d_head]. Returns ([batch, seq, head, d_head], None). Without an observer it is torch's fused attention.
+    head, query, d_head]. The queries before `observed_from` are not shown; they have torch's fused attention, as all
+    have without an observer. Returns ([batch, seq, head, d_head], None).
     """
     assert attention_mask is None, "Hugging Face makes no mask for an attention function that it does not know"
     if observer is None:
         output = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
         return output.transpose(1, 2), None
     n = query.shape[2]
+    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    if observed_from:
+        unseen = (x[:, :, :observed_from] for x in (query, key, value))
+        attended = nn.functional.scaled_dot_product_attention(*unseen, is_causal=True, scale=scaling)
+        output[:, :, :observed_from] = attended
     query, key, value = (query * scaling).contiguous(), key.contiguous(), value.contiguous()
-    output = torch.empty_like(query)
-    for first in range(0, n, QUERY_BLOCK):
+    for first in range(observed_from, n, QUERY_BLOCK):
         stop = min(first + QUERY_BLOCK, n)
         scores = (query[:, :, first:stop] @ key[:, :, :stop].transpose(-1, -2)).float()  # [batch, head, query, key]
         later = torch.ones(stop - first, stop - first, dtype=torch.bool, device=scores.device).triu(1)
@@ -129,9 +136,13 @@ def hooks(
         yield
 
 
-def observed_states(gpt2: GPT2LMHeadModel, input_ids: Tensor, observer=None) -> Tensor:
-    """The transformer's output after ln_f, [batch, seq, d_model], for right-padded input_ids [batch, seq]."""
-    return gpt2.transformer(input_ids=input_ids, use_cache=False, observer=observer).last_hidden_state
+def observed_states(gpt2: GPT2LMHeadModel, input_ids: Tensor, observer=None, observed_from: int = 0) -> Tensor:
+    """The transformer's output after ln_f, [batch, seq, d_model], for right-padded input_ids [batch, seq].
+
+    `observer` sees the queries from `observed_from` on: see `observed_attention`.
+    """
+    ran = gpt2.transformer(input_ids=input_ids, use_cache=False, observer=observer, observed_from=observed_from)
+    return ran.last_hidden_state
 
 
 def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

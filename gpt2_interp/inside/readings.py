@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ from transformers import GPT2LMHeadModel
 from gpt2_interp.data.examples import Example
 from gpt2_interp.inside.attention_observer import RepeatedTokens
 from gpt2_interp.inside.example_pass import ExamplePass
-from gpt2_interp.inside.losses import target_nll
-from gpt2_interp.inside.observation import observed_states
+from gpt2_interp.inside.observation import Stopwatch, observed_states
 from gpt2_interp.measures.attention import STRIPES
 from gpt2_interp.measures.causal import context_gain
 from gpt2_interp.measures.lens import lens_measures, mean_over_queries
 from gpt2_interp.probes.token_kinds import copied_tokens
+from gpt2_interp.snapshots.table import POOLINGS
 
 
 def lens_means(gpt2: GPT2LMHeadModel, found: ExamplePass) -> dict[str, np.ndarray]:
@@ -30,23 +30,51 @@ def lens_means(gpt2: GPT2LMHeadModel, found: ExamplePass) -> dict[str, np.ndarra
     return {name: mean_over_queries(v, owner, n).cpu().numpy() for name, v in values.items()}
 
 
-def context_gains(
-    gpt2: GPT2LMHeadModel,
-    examples: Sequence[Example],
-    others: Sequence[Example | None],
-    own: Sequence[np.ndarray],
-    max_tokens: int,
-) -> dict[str, np.ndarray]:
-    """context_gain, context_gain_copied, context_gain_new: each [example]; {} where no example has another source.
+class OtherSources:
+    """One pass over the examples' targets behind other sources: their losses, attention and hidden states.
 
-    others: each example's target behind another source, or None. own: its loss of each target token behind its own.
+    per_token: for each example the loss of each target token, None where it has no other source. arrays: the attention
+    measures by name, in region Q, [example, layer, head]. pooled: [example, hidden_layer, d_model], mean over region Q;
+    None if not asked for. NaN for an example without another source.
     """
-    present = [other for other in others if other is not None]
-    if not present:
-        return {}
-    found = iter(target_nll(gpt2, present, max_tokens))
-    far = [None if other is None else next(found) for other in others]
-    return context_gain(own, far, [copied_tokens(example) for example in examples])
+
+    def __init__(
+        self,
+        gpt2: GPT2LMHeadModel,
+        others: Sequence[Example | None],
+        max_tokens: int,
+        attention: Collection[str] = (),
+        pooled: bool = False,
+    ):
+        """others: each example's target behind another source, or None; at least one is there. attention: names of
+        `attention_observer.OBSERVED`."""
+        present = [i for i, other in enumerate(others) if other is not None]
+        found = ExamplePass(
+            gpt2,
+            [others[i] for i in present],
+            Stopwatch(gpt2.device),  # of its own: its time counts for what it is asked for
+            attention=attention,
+            pooled=pooled,
+            targets_only=True,
+            max_tokens=max_tokens,
+        )
+
+        def spread(values: np.ndarray) -> np.ndarray:
+            full = np.full((len(others), *values.shape[1:]), np.nan, values.dtype)
+            full[present] = values
+            return full
+
+        losses = dict(zip(present, found.per_token["probe_loss"], strict=True))
+        self.per_token = [losses.get(i) for i in range(len(others))]
+        self.arrays = {name: spread(values) for name, values in found.arrays.items()}
+        self.pooled = spread(found.pooled[:, POOLINGS.index("target_mean")]) if found.pooled is not None else None
+
+    def context_gains(self, examples: Sequence[Example], own: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """context_gain, context_gain_copied, context_gain_new: each [example].
+
+        own: for each example the loss of each target token behind its own source.
+        """
+        return context_gain(own, self.per_token, [copied_tokens(example) for example in examples])
 
 
 def head_scores(gpt2: GPT2LMHeadModel, sequences: Sequence[Sequence[int]], max_tokens: int) -> dict[str, np.ndarray]:

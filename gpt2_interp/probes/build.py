@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -37,13 +38,14 @@ def build_probes(
     def values(example: Example) -> Sequence[Value]:
         return target_values(rows[example.id], example, tokenizer) if example.id in rows else ()
 
+    longest = max(min(len(e.source_ids), MAX_SOURCE) + _length(e) - len(e.source_ids) for e in examples["probes"])
     probes = choose_probes(
         examples["probes"],
         count,
         seed,
         pattern_count=affordable_patterns(config.n_layer, config.n_head),
         training=examples["train"],
-        control=text_examples(corpus.control, tokenizer, config.n_positions),
+        control=text_examples(corpus.control, tokenizer, longest),
         twins=twin_pairs(corpus.probes, builder, seed=seed),
         gold=gold if answers_known else None,
         values=values if answers_known else None,
@@ -53,12 +55,31 @@ def build_probes(
     return replace(probes, notes=(*probes.notes, *_notes_on_answers(probes, rows, answers_known)))
 
 
-def text_examples(rows: Sequence[Row], tokenizer, n_positions: int) -> Sequence[Example]:
-    """Plain texts as examples of target only, cut at the length of a probe's source; the end-of-text token stands where
-    a text was not cut."""
-    length = min(MAX_SOURCE, n_positions)
-    builder = ExampleBuilder(tokenizer, "creative_writing", length, length, n_positions, length, first_block_only=True)
-    return builder.build(rows)[0]
+def text_examples(rows: Sequence[Row], tokenizer, length: int) -> Sequence[Example]:
+    """Plain texts as examples of target only, cut at `length` tokens; the end-of-text token stands where a text was not
+    cut. A text that is shorter goes on with the next one, of its own cluster if that has several texts."""
+    builder = ExampleBuilder(tokenizer, "creative_writing", length, length, length, length, first_block_only=True)
+    sizes = dict(zip((str(row["id"]) for row in rows), map(_length, builder.build(rows)[0]), strict=True))
+    of_cluster = Counter(row["cluster"] for row in rows)
+    joined: list[Row] = []
+    waiting: dict[str, list[Row]] = {}
+    for row in rows:
+        group = waiting.setdefault(row["cluster"] if of_cluster[row["cluster"]] > 1 else "", [])
+        group.append(row)
+        if sum(sizes[str(one["id"])] for one in group) >= length:
+            joined.append(_as_one(group))
+            group.clear()
+    joined += [_as_one(group) for group in waiting.values() if group]
+    return builder.build(joined)[0]
+
+
+def _length(example: Example) -> int:
+    return len(example.input_ids)
+
+
+def _as_one(rows: Sequence[Row]) -> Row:
+    """The rows' texts one after the other, with id and cluster of the first."""
+    return {**rows[0], "target": " ".join(row["target"].strip() for row in rows)}
 
 
 def _notes_on_answers(probes: ProbeSet, rows: Mapping[str, Row], answers_known: bool) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gpt2_interp.data.examples import Example
-from gpt2_interp.probes.contrasts import behind_other_sources, random_sequences
+from gpt2_interp.probes.contrasts import at_probe_positions, behind_other_sources, random_sequences
 from gpt2_interp.probes.probe_set import GoldFact, ProbeSet, TwinPair, evenly
 from gpt2_interp.probes.token_kinds import Value, token_kinds
 from gpt2_interp.snapshots.table import N_PROBES
@@ -40,11 +40,11 @@ def choose_probes(
     at their end, and then longer targets (never cut) join, the shortest first, while the tokens of `count` probes of
     full length last. Raises ValueError when nothing is held out.
 
-    training: what is trained on; TRAINING of them are chosen in the same way. control: general text; of CONTROL of
-    them, stratified by length, all tokens up to max_source_length become target. twins: of TWINS at most. gold: the
-    known answers of a probe as it was cut. values: all values that its target states, which makes kinds of its tokens;
-    by default those of its known answers. n_positions: the model's context. bos_id: what the random sequences begin
-    with; by default the token that most targets end with, as GPT-2 has one for both.
+    training: what is trained on; TRAINING of them are chosen in the same way. control: general text, of which CONTROL
+    are divided as the few probes are. twins: of TWINS at most. gold: the known answers of a probe as it was cut.
+    values: all values that its target states, which makes kinds of its tokens; by default those of its known answers.
+    n_positions: the model's context. bos_id: what the random sequences begin with; by default the token that most
+    targets end with, as GPT-2 has one for both.
     """
     notes: list[str] = []
     lengths = max_source_length, max_target_length
@@ -58,9 +58,6 @@ def choose_probes(
     patterns = _pattern_probes(held_out, pattern_count, pattern_length, rng, notes)
     candidates = evenly(training, CANDIDATES)
     trained = _within(candidates, TRAINING, *lengths, random.Random(f"{seed} training"), "training rows", notes)
-    texts = [_as_text(e, min(max_source_length, n_positions)) for e in control if len(e.input_ids) > 1]
-    general = stratified(texts, CONTROL, random.Random(f"{seed} control"))
-    notes += _shortages(trained, general, twins)
     sequences, why = random_sequences(evenly(training or held_out, CANDIDATES), bos_id, n_positions, seed)
     others = behind_other_sources(chosen, n_positions)
     if alone := sum(other is None and bool(e.source_ids) for e, other in zip(chosen, others, strict=True)):
@@ -68,12 +65,10 @@ def choose_probes(
     facts = tuple(gold(e) for e in chosen) if gold else ()
     stated = [values(e) for e in chosen] if values else [_stated(answers) for answers in facts] or [()] * len(chosen)
     labels, kinds = token_kinds(chosen, stated, candidates)
-    return ProbeSet(
+    probes = ProbeSet(
         tuple(chosen),
         tuple(patterns),
-        notes=(*notes, *why),
         training=tuple(trained),
-        control=tuple(general),
         twins=tuple(twins[:TWINS]),
         sequences=sequences,
         others=others if any(e.source_ids for e in chosen) else (),
@@ -81,6 +76,9 @@ def choose_probes(
         token_kinds=labels,
         kinds=kinds,
     )
+    general, shorter = at_probe_positions(control, [probes.examples[i] for i in probes.few], CONTROL, seed)
+    notes += [*shorter, *_shortages(trained, general, twins), *why]
+    return replace(probes, control=general, notes=tuple(notes))
 
 
 def _stated(answers: Sequence[GoldFact]) -> list[Value]:
@@ -143,11 +141,6 @@ def _within(
     if added:
         notes.append(f"The target of {len(added)} of the {what} is longer than {max_target_length} tokens, kept whole.")
     return chosen
-
-
-def _as_text(example: Example, length: int) -> Example:
-    """The first `length` tokens, all of them target."""
-    return replace(example, source_ids=(), template_ids=(), target_ids=example.input_ids[:length])
 
 
 def stratified(examples: Sequence[Example], count: int, rng: random.Random) -> list[Example]:

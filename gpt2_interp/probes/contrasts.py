@@ -1,4 +1,5 @@
-"""Contrasts to the probes: each target behind another probe's source, and random tokens that are read twice."""
+"""Contrasts to the probes: each target behind another probe's source, general text at the probes' positions, and
+random tokens that are read twice."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from gpt2_interp.data.examples import Example
+from gpt2_interp.probes.probe_set import evenly
 
 SEQUENCES, SEQUENCE_LENGTH = 64, 50  # how many; random tokens before they come again
 BIN = 8  # probes whose sources are about equally long, among which sources are exchanged
@@ -53,6 +55,46 @@ def _behind(example: Example, owner: Example, n_positions: int) -> Example | Non
     if room < 1:
         return None
     return replace(example, source_ids=owner.source_ids[:room], template_ids=owner.template_ids)
+
+
+def at_probe_positions(
+    texts: Sequence[Example], probes: Sequence[Example], count: int, seed: int
+) -> tuple[tuple[Example, ...], list[str]]:
+    """Return (general text, at most `count`, divided as probes are; notes), the same for the same arguments.
+
+    Each text has as many source, template and target tokens as one of the probes, so that what is measured at the
+    target has the same positions. The probes are taken evenly, or again and again where they are fewer. Texts that are
+    long enough for every probe are drawn at random; where these are too few, the longest texts are taken, the longest
+    for the longest probe, and what a text lacks its source lacks.
+    """
+    usable = [text for text in texts if _length(text) > 1]
+    shapes = evenly(probes, min(count, len(usable)))
+    shapes = [shapes[k % len(shapes)] for k in range(min(count, len(usable)))]
+    longest = max(map(_length, shapes), default=0)
+    whole = [text for text in usable if _length(text) >= longest]
+    if len(whole) >= len(shapes):
+        chosen = random.Random(f"{seed} control").sample(whole, len(shapes))
+    else:
+        chosen = sorted(usable, key=_length)[-len(shapes) :]
+    found = list(shapes)
+    by_length = sorted(range(len(shapes)), key=lambda k: _length(shapes[k]))
+    for k, text in zip(by_length, sorted(chosen, key=_length), strict=True):
+        found[k] = _divided(text, shapes[k])
+    if short := sum(_length(text) < _length(shape) for text, shape in zip(found, shapes, strict=True)):
+        return tuple(found), [f"{short} texts of general text are shorter than the probes whose positions they take."]
+    return tuple(found), []
+
+
+def _divided(text: Example, probe: Example) -> Example:
+    """The beginning of the text, divided as the probe is; where it is shorter, less of it is source."""
+    ids = text.input_ids[: _length(probe)]
+    source = max(0, len(probe.source_ids) - (_length(probe) - len(ids)))
+    template = source + len(probe.template_ids)
+    return replace(text, source_ids=ids[:source], template_ids=ids[source:template], target_ids=ids[template:])
+
+
+def _length(example: Example) -> int:
+    return len(example.input_ids)
 
 
 def random_sequences(

@@ -23,7 +23,7 @@ from gpt2_interp.inside.gradients import gradient_pass
 from gpt2_interp.inside.grafts import graft
 from gpt2_interp.inside.losses import mean_nll, twin_log_odds
 from gpt2_interp.inside.observation import Stopwatch, measuring, observed_states
-from gpt2_interp.inside.readings import context_gains, head_scores, lens_means
+from gpt2_interp.inside.readings import OtherSources, head_scores, lens_means
 from gpt2_interp.measures.attention import STRIPES
 from gpt2_interp.measures.causal import twin_effect
 from gpt2_interp.measures.hidden_states import displacement_per_example, hidden_measures
@@ -148,11 +148,23 @@ def _held_out(s: Capture) -> Arrays:
     if s.wants("lens"):
         with s.watch("lens"):
             arrays |= _lens(s, found)
-    if s.wants("context_gain"):
-        with s.watch("context_gain"):
-            own = found.per_token["probe_loss"]
-            arrays |= context_gains(s.gpt2, probes.examples, probes.others, own, s.max_tokens)
-    return arrays
+    return arrays | _other_sources(s, found.per_token["probe_loss"])
+
+
+def _other_sources(s: Capture, own: Sequence[np.ndarray]) -> Arrays:
+    """Return the context gains, and the measures other_*; own: the loss of each target token behind its own source."""
+    wanted = {name.removeprefix("other_") for name in s.wanted if name.startswith("other_")}
+    if not (wanted or s.wants("context_gain")) or not any(s.probe_set.others):
+        return {}
+    pooled = bool(wanted & {"hidden_displacement", "hidden_pooled_0"})
+    with s.watch("context_gain"):
+        found = OtherSources(s.gpt2, s.probe_set.others, s.max_tokens, wanted & set(OBSERVED), pooled)
+    arrays = {f"other_{name}": values for name, values in found.arrays.items()}
+    if pooled:
+        X_0 = found.pooled if s.is_base else s.reference["other_hidden_pooled_0"]  # noqa: N806
+        arrays["other_hidden_pooled_0"] = found.pooled
+        arrays["other_hidden_displacement"] = displacement_per_example(found.pooled, X_0)
+    return arrays | found.context_gains(s.probe_set.examples, own)
 
 
 def _hidden(s: Capture, pooled: np.ndarray) -> Arrays:

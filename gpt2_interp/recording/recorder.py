@@ -278,7 +278,9 @@ class SnapshotRecorder(TrainerCallback):
     def _reference_names(self) -> set[str]:
         """Return the names of what later snapshots are compared with, of step 0, as far as these probes have it."""
         names = {measure.name for measure in REFERENCE if measure.group in self.groups}
-        return names if self.probe_set.control else names - {"control_hidden_pooled_0"}
+        absent = {"control_hidden_pooled_0"} if not self.probe_set.control else set()
+        absent |= {"other_hidden_pooled_0"} if not any(self.probe_set.others) else set()
+        return names - absent
 
     def _announce(self, model: nn.Module, args, state) -> None:
         """Announce what the snapshots to come will cost, from those that were taken and one pass of what is rare."""

@@ -55,8 +55,9 @@ def _entries(folder: str) -> Iterator[dict[str, Any]]:
 
 
 def _beside(measure: Measure) -> list[Measure]:
-    """The rows that the table makes from a measure: on general text, of perturbed bases, of the precision."""
-    names = (f"{kind}_{measure.name}" for kind in ("control", "band", "floor"))
+    """The rows that the table makes from a measure: on general text, behind other sources, of perturbed bases, of the
+    precision."""
+    names = (f"{kind}_{measure.name}" for kind in ("control", "other", "band", "floor"))
     return [MEASURE[name] for name in names if name in MEASURE]
 
 

@@ -36,7 +36,8 @@ class Measure:
     the last; "final" at the last.
     never_negative: its change can only be 0 or more, so that an interval says nothing and only the band does.
     claimed: a change of it is tested by claims.py; it then has a row band_<name>, and control_<name> if general text
-    can have it (`control`: the axis of general text that it is measured along).
+    can have it (`control`: the axis of general text that it is measured along), and other_<name> if it is also measured
+    behind other sources (`other_source`).
     title: its plain name above a map of layers. limits: values up to which the map's colours reach in any case, such as
     (0, 1) for a share; None: no further than the values do.
     """
@@ -55,6 +56,7 @@ class Measure:
     claimed: bool = False
     never_negative: bool = False
     control: str = ""
+    other_source: bool = False
     title: str = ""
     limits: tuple[float | None, float | None] = (None, None)
 
@@ -106,6 +108,7 @@ ATTENTION = (
         "How widely a head spreads the attention that does not rest on the first token, as a share of the uniform.",
         "a'_ij = a_ij / (1 - a_i0) over keys 1..i; H'_i / log2(m - 1); mean over queries",
         claimed=True,
+        other_source=True,
         caution="Where nearly all attention rests on the first token, it describes what little is left.",
     ),
     _attention(
@@ -122,6 +125,7 @@ ATTENTION = (
         "How far back a head looks, the first token left out: 1 is what uniform attention would give.",
         "sum_j a'_ij (i-j)/((i-1)/2) over keys j = 1..i, a' renormalised without key 0; mean over queries",
         claimed=True,
+        other_source=True,
         caution="Without leaving out the first token it would mostly repeat attn_sink.",
     ),
     _attention(
@@ -131,6 +135,7 @@ ATTENTION = (
         "a_i0, i >= 1; mean over queries",
         source="Xiao et al. 2023",
         claimed=True,
+        other_source=True,
     ),
     _attention(
         "attn_source",
@@ -147,6 +152,8 @@ ATTENTION = (
         "mean over i in Q of sum_{j in S} a_ij / (1 - a_i0)",
         PROBE_HEAD,
         claimed=True,
+        control="control_example",
+        other_source=True,
     ),
     _attention(
         "attn_source_chance",
@@ -182,6 +189,8 @@ ATTENTION = (
         PROBE_HEAD,
         source="Kobayashi et al. 2020; c_proj's bias is left out",
         claimed=True,
+        control="control_example",
+        other_source=True,
     ),
     _attention(
         "head_write",
@@ -190,6 +199,7 @@ ATTENTION = (
         "mean over i in Q of ||sum_j a_ij f(x_j)|| / ||resid_pre_i||",
         PROBE_HEAD,
         claimed=True,
+        other_source=True,
         control="control_example",
     ),
     _attention(
@@ -263,6 +273,7 @@ HIDDEN = (
         "||x_t - x_0|| / mean over probes of ||xc_0||, xc centred over probes",
         source="same basis at every step, so it needs no alignment",
         claimed=True,
+        other_source=True,
         control="control_example",
         caution="Never negative: compare it with the band, not with 0.",
         never_negative=True,
@@ -709,9 +720,24 @@ def _control(measure: Measure) -> Measure:
         measure,
         name=f"control_{measure.name}",
         axes=(measure.control, *measure.axes[1:]),
-        meaning=f"{measure.name} on general text, which nothing was trained on.",
+        meaning=f"{measure.name} on general text, which nothing was trained on, at the positions of probes.",
         claimed=False,
         control="",
+        other_source=False,
+    )
+
+
+def _other(measure: Measure) -> Measure:
+    """Return the row of the same measure with every target behind another probe's source, at the headline alone."""
+    return replace(
+        measure,
+        name=f"other_{measure.name}",
+        axes=(measure.axes[0], *measure.unit_axes),
+        meaning=f"{measure.name} of each target behind another probe's source and template: what the format alone does "
+        "to it. In region Q.",
+        claimed=False,
+        control="",
+        other_source=False,
     )
 
 
@@ -768,6 +794,16 @@ REFERENCE = (
         group="hidden",
     ),
     Measure(
+        "other_hidden_pooled_0",
+        "reference",
+        ("example", "hidden_layer", "d_model"),
+        "float32",
+        "activation",
+        "The base's hidden states of each target behind another probe's source, mean over region Q, unrounded.",
+        "X_l at step 0, l = 0..n_layer",
+        group="hidden",
+    ),
+    Measure(
         "attn_logprob_0",
         "reference",
         ("kl_example", "layer", "head", "kl_row", "kl_key"),
@@ -783,6 +819,7 @@ REFERENCE = (
 MEASURES: tuple[Measure, ...] = (
     *_MEASURED,
     *(_control(measure) for measure in _MEASURED if measure.control),
+    *(_other(measure) for measure in _MEASURED if measure.other_source),
     *map(_band, CLAIMED),
     *REFERENCE,
 )

@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from gpt2_interp.data import control_text
-from gpt2_interp.data.control_text import load_control
+from gpt2_interp.data.control_text import N_TEXTS, load_control
 from gpt2_interp.data.corpora import load_corpus
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
@@ -97,13 +97,13 @@ def test_a_bad_control_file_is_one_sentence(tmp_path, name, content, words):
 def test_embedded_sources_are_held_against_each_other():
     small = {"max_train_samples": 30, "max_eval_samples": 3, "max_predict_samples": 3}
     news = load_corpus(DataArguments(dataset_name="synthetic_news", **small), 8, seed=2)
-    stories = [row["story"] for row in story_rows(64, 2, "validation")]
+    stories = [row["story"] for row in story_rows(N_TEXTS, 2, "validation")]
     assert [row["target"] for row in news.control] == stories and {row["source"] for row in news.control} == {""}
     entry = news.provenance["control"]
-    assert entry["rows"] == 64 and len(entry["sha256"]) == 64 and "synthetic_stories (seed 2" in entry["source"]
+    assert entry["rows"] == N_TEXTS and len(entry["sha256"]) == 64 and "synthetic_stories (seed 2" in entry["source"]
     for name in ("synthetic_stories", "synthetic_text"):
         corpus = load_corpus(DataArguments(task="creative_writing", dataset_name=name, **small), 8, seed=2)
-        assert len(corpus.control) == 64 and "synthetic_news" in corpus.provenance["control"]["source"]
+        assert len(corpus.control) == N_TEXTS and "synthetic_news" in corpus.provenance["control"]["source"]
         assert len({row["cluster"] for row in corpus.control}) > 3
         trained = {row["target"] for row in corpus.train}
         assert not any(row["target"] in trained for row in corpus.control)
@@ -143,7 +143,7 @@ def hub(monkeypatch, cache, real_data):
 
 def test_paragraphs_of_wikitext_beside_rows_from_the_hub(hub, cache, monkeypatch):
     rows, where, notes = load_control(HUB_DATA, 0, [])
-    assert len(rows) == 64 and notes == [] and where.endswith("wikitext-103-raw-v1 test")
+    assert len(rows) == N_TEXTS and notes == [] and where.endswith("wikitext-103-raw-v1 test")
     (args, kwargs) = hub[0]
     assert args == ("Salesforce/wikitext", "wikitext-103-raw-v1")
     assert kwargs == {"split": "test", "revision": control_text.SOURCES["wikitext"].revision, "streaming": True}
@@ -154,7 +154,9 @@ def test_paragraphs_of_wikitext_beside_rows_from_the_hub(hub, cache, monkeypatch
     trained = [{"source": "", "target": rows[0]["target"]}]
     others, _, (note,) = load_control(streamed, 0, trained)
     assert (
-        len(others) == 64 and rows[0]["target"] not in {row["target"] for row in others} and note.startswith("1 texts")
+        len(others) == N_TEXTS
+        and rows[0]["target"] not in {row["target"] for row in others}
+        and note.startswith("1 texts")
     )
 
 

@@ -1,5 +1,7 @@
 """The probe set of a run on each kind of corpus, with the embedded tokenizer."""
 
+import itertools
+
 import pytest
 
 from gpt2_interp.data.corpora import load_corpus
@@ -18,6 +20,10 @@ def tokenizer():
     return load_tokenizer(str(REPOSITORY / "assets" / "tiny_gpt2"))
 
 
+def parts(example):
+    return len(example.source_ids), len(example.template_ids), len(example.target_ids)
+
+
 def probes_of(tokenizer, count=40, max_source=288, corpus=None, **data):
     data = DataArguments(**SMALL, **data)
     corpus = corpus or load_corpus(data, count, seed=0)
@@ -34,8 +40,10 @@ def test_of_the_embedded_news_nothing_is_missing(tokenizer):
     assert sizes == [64] * 4 and len(probes.pattern_examples) == 4
     assert {e.id for e in probes.training} <= {row["id"] for row in corpus.train}
     stories = {row["id"]: row["target"] for row in corpus.control}
-    for e in probes.control:
-        assert stories[e.id].startswith(tokenizer.decode(e.target_ids, skip_special_tokens=True).strip())
+    few = [probes.examples[i] for i in probes.few]
+    for e, probe in zip(probes.control, itertools.cycle(few)):  # noqa: B905
+        assert parts(e) == parts(probe)  # at the same positions
+        assert tokenizer.decode(e.input_ids).startswith(stories[e.id])
     facts = {row["id"]: row["facts"] for row in corpus.probes}
     for e, found in zip(probes.examples, probes.gold, strict=True):
         stated = {fact["slot"]: fact["stated"] for fact in facts[e.id]}
@@ -109,11 +117,24 @@ def test_stories_and_plain_text(tokenizer):
     assert [kind for kind in probes.token_kinds if kind in kinds] == list(kinds)
 
 
-def test_general_text_is_cut_to_the_length_of_a_source(tokenizer):
-    rows = [{"id": "a", "cluster": "c", "source": "", "target": "One fire. " * 200}]
-    rows.append({"id": "b", "cluster": "c", "source": "", "target": " A short text. "})
-    long, short = text_examples(rows, tokenizer, 512)
-    assert (long.id, len(long.target_ids)) == ("a", 256) and tokenizer.eos_token_id not in long.target_ids
+def test_general_text_is_cut_and_joined_to_the_length_asked_for(tokenizer):
+    def row(identity, cluster, text):
+        return {"id": identity, "cluster": cluster, "source": "", "target": text}
+
+    rows = [row("a", "c", "One fire. " * 200), row("b", "d", " A short text. "), row("e", "f", "Of 3 cows. " * 30)]
+    long, joined = text_examples(rows, tokenizer, 60)
+    assert (long.id, len(long.target_ids)) == ("a", 60) and tokenizer.eos_token_id not in long.target_ids
+    assert (joined.id, joined.cluster) == ("b", "d") and len(joined.input_ids) == 60
+    assert tokenizer.decode(joined.target_ids).startswith("A short text. Of 3 cows. Of")
+    (short,) = text_examples(rows[1:2], tokenizer, 60)
     assert tokenizer.decode(short.target_ids) == "A short text." + tokenizer.eos_token
-    assert len(text_examples(rows, tokenizer, 100)[0].target_ids) == 100
     assert list(text_examples([], tokenizer, 512)) == []
+
+
+def test_general_text_of_one_cluster_is_joined_with_its_own(tokenizer):
+    rows = [{"id": str(k), "cluster": "xy"[k % 2], "source": "", "target": f"Text {k}. " * 10} for k in range(8)]
+    found = text_examples(rows, tokenizer, 60)
+    texts = [tokenizer.decode(e.target_ids) for e in found]
+    assert len(found) > 2
+    for e, text in zip(found, texts, strict=True):
+        assert all(f"Text {k}." not in text for k in range(8) if "xy"[k % 2] != e.cluster)

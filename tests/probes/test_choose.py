@@ -163,8 +163,10 @@ def test_training_rows_and_general_text_change_nothing_about_the_held_out_ones()
     assert "The source of 64 of the training rows was cut to 256 tokens." in probes.notes
     assert len(probes.control) == len({e.id for e in probes.control}) == 64
     whole = {e.id: e.input_ids for e in control}
-    for e in probes.control:
-        assert not e.prompt_ids and e.target_ids == whole[e.id][:256]
+    few = [probes.examples[i] for i in probes.few]
+    for e, probe in zip(probes.control, few, strict=True):
+        assert e.input_ids == whole[e.id][: len(probe.input_ids)]
+        assert [len(e.source_ids), len(e.target_ids)] == [len(probe.source_ids), len(probe.target_ids)]
     assert {"No training rows", "No general text"}.isdisjoint(note.split(":")[0] for note in probes.notes)
 
 
@@ -231,7 +233,10 @@ def test_probes_of_real_news_and_web_pages(real_data):
     own = {e.id: e for e in training}
     for e in probes.training:
         assert e.source_ids == own[e.id].source_ids[: len(e.source_ids)] and e.target_ids == own[e.id].target_ids
-    assert all(1 < len(e.target_ids) <= 256 and not e.prompt_ids for e in probes.control)
+    for e, probe in zip(probes.control, (probes.examples[i] for i in probes.few), strict=True):
+        lost = len(probe.source_ids) - len(e.source_ids)  # where the page is shorter than the probe
+        assert lost >= 0 and (len(e.target_ids) == len(probe.target_ids) or not e.source_ids)
+        assert lost == 0 or e.input_ids == control[int(e.id)].input_ids
     for e, other in zip(probes.examples, probes.others, strict=True):
         assert (other.id, other.target_ids) == (e.id, e.target_ids) and other.source_ids != e.source_ids
         assert abs(len(other.source_ids) - len(e.source_ids)) < 40

@@ -6,12 +6,20 @@ from dataclasses import replace
 import pytest
 
 from gpt2_interp.data.examples import Example
-from gpt2_interp.probes.contrasts import behind_other_sources, random_sequences
+from gpt2_interp.probes.contrasts import at_probe_positions, behind_other_sources, random_sequences
 
 
 def example(name: str, n_source: int, n_target: int = 5, cluster: str = "", first: int = 0) -> Example:
     source = tuple(range(1000 + first, 1000 + first + n_source))
     return Example(name, cluster or f"cluster of {name}", source, (1, 2), (*range(3000, 2999 + n_target), 9))
+
+
+def of_lengths(name: str, n_source: int, n_template: int, n_target: int) -> Example:
+    return Example(name, name, *(tuple(range(n)) for n in (n_source, n_template, n_target)))
+
+
+def parts(e: Example) -> tuple[int, ...]:
+    return len(e.source_ids), len(e.template_ids), len(e.target_ids)
 
 
 def giver_of(other: Example, examples: list[Example]) -> Example:
@@ -101,3 +109,26 @@ def test_the_first_token_is_the_one_that_ends_texts_or_not_known():
     cut = [replace(e, target_ids=e.target_ids[:-1][: k % 4 + 1]) for k, e in enumerate(EXAMPLES)]
     sequences, notes = random_sequences(cut, None, 1024, seed=0)
     assert sequences == () and "bos_id" in notes[0]
+
+
+def test_general_text_has_the_positions_of_probes():
+    probes = [of_lengths(f"probe {k}", 30 + 7 * k % 40, 2, 5 + k % 3) for k in range(20)]
+    texts = [of_lengths(f"text {k}", 0, 0, 60 + k) for k in range(50)]
+    found, notes = at_probe_positions(texts, probes, 12, seed=0)
+    longest = max(len(e.input_ids) for e in probes)
+    assert len({e.id for e in found}) == 12 and notes == []
+    assert {parts(e) for e in found} <= {parts(e) for e in probes}
+    for e in found:
+        whole = texts[int(e.id.split()[1])].input_ids
+        assert len(whole) >= longest and e.input_ids == whole[: len(e.input_ids)]
+    again, _ = at_probe_positions(texts, probes[:3], 12, seed=0)
+    assert [parts(e) for e in again] == [parts(e) for e in probes[:3]] * 4
+
+
+def test_general_text_that_is_too_short_has_less_source():
+    probes = [of_lengths(str(k), 40, 2, 5) for k in range(4)]
+    texts = [of_lengths(str(n), 0, 0, n) for n in (1, 20, 47, 4, 30)]
+    found, notes = at_probe_positions(texts, probes, 4, seed=0)
+    assert sorted(parts(e) for e in found) == [(0, 2, 2), (13, 2, 5), (23, 2, 5), (40, 2, 5)]
+    assert len(notes) == 1 and notes[0].startswith("3 texts")
+    assert at_probe_positions([], probes, 4, seed=0) == ((), [])

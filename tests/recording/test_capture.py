@@ -19,7 +19,7 @@ from gpt2_interp.probes.regions import region_spans
 from gpt2_interp.recording.capture import capture, precision_floor
 from gpt2_interp.recording.plan import wanted_names
 from gpt2_interp.snapshots.patterns import unfold_patterns
-from gpt2_interp.snapshots.table import CLAIMED, GROUPS, HALVES, POOLINGS, REGIONS
+from gpt2_interp.snapshots.table import CLAIMED, GROUPS, HALVES, HEADLINE, MEASURE, MEASURES, POOLINGS, REGIONS
 from tests.measures.whole_maps import attention_measures
 
 N_LAYER, N_HEAD, D_MODEL, VOCAB = 3, 2, 8, 50
@@ -68,7 +68,7 @@ def make_probes() -> ProbeSet:
 
 
 PROBES = make_probes()
-REFERENCE = {"hidden_pooled_0", "control_hidden_pooled_0", "attn_logprob_0"}
+REFERENCE = {"hidden_pooled_0", "control_hidden_pooled_0", "other_hidden_pooled_0", "attn_logprob_0"}
 
 
 def measure(model, probes=PROBES, names=None, reference=None, **settings) -> dict[str, np.ndarray]:
@@ -273,6 +273,33 @@ def test_general_text_is_measured_as_probes_are(captured):
     for name in ("attn_sink", "attn_entropy_norm_ns", "head_write", "probe_loss"):
         np.testing.assert_allclose(captured[f"control_{name}"], alone[name], atol=1e-5, err_msg=name)
     assert (captured["control_hidden_displacement"][:, 1] == 0).all()
+
+
+def test_targets_behind_other_sources_are_measured_as_probes_are(captured):
+    there = [i for i, other in enumerate(PROBES.others) if other is not None]
+    assert 0 < len(there) < len(PROBES.others)
+    alone = measure(tiny(), replace(PROBES, examples=tuple(PROBES.others[i] for i in there), others=()))
+    names = [measure.name for measure in MEASURES if measure.other_source and f"other_{measure.name}" in captured]
+    assert {"attn_sink", "attn_distance_ns", "attn_entropy_norm_ns", "attn_source_ns", "head_write"} <= set(names)
+    for name in names:
+        values = alone[name]
+        for axis, labels in (("region", REGIONS), ("pooling", POOLINGS)):
+            if axis in MEASURE[name].axes:
+                values = values.take(labels.index(HEADLINE[axis]), axis=1)
+        stored = captured[f"other_{name}"]
+        np.testing.assert_allclose(stored[there], values, atol=2e-5, err_msg=name)
+        assert np.isnan(np.delete(stored, there, axis=0)).all(), name
+    no_gain = measure(tiny(), names={"other_attn_sink"}, max_batch_tokens=150)
+    np.testing.assert_array_equal(no_gain["other_attn_sink"], captured["other_attn_sink"])
+
+
+def test_what_other_sources_do_to_hidden_states_is_counted_from_the_base(captured):
+    model, names = tiny(), {"other_hidden_displacement"}
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_proj.bias.add_(0.1)
+    reference = {name: captured[name] for name in REFERENCE}
+    moved = measure(model, names=names, reference=reference)["other_hidden_displacement"]
+    assert np.nanmax(moved[:, :2]) < 1e-5 and (np.nanmin(moved[:, 2:], axis=0) > 0.01).all()
 
 
 def test_the_band_is_what_perturbed_bases_show():

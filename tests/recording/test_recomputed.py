@@ -203,6 +203,88 @@ def control_attn_sink(base, before, tuned, probes):
     return [torch.stack([p.attentions[:, :, [i for i in q if i], 0].mean(-1) for q in (p.Q, p.A)]) for p in rows]
 
 
+def other_attn_sink(base, before, tuned, probes):
+    return [p.attentions[:, :, p.Q, 0].mean(-1) for p in passes(tuned, probes["other_source"])]
+
+
+def other_attn_entropy_norm_ns(base, before, tuned, probes):
+    found = []
+    for one in passes(tuned, probes["other_source"]):
+        rows = [one.attentions[:, :, i, 1 : i + 1] / one.attentions[:, :, i, 1 : i + 1].sum(-1, True) for i in one.Q]
+        found.append(torch.stack([-(a * a.log2()).sum(-1) / np.log2(a.shape[-1]) for a in rows]).mean(0))
+    return found
+
+
+def other_attn_distance_ns(base, before, tuned, probes):
+    found = []
+    for one in passes(tuned, probes["other_source"]):
+        far = []
+        for i in one.Q:
+            a = one.attentions[:, :, i, 1 : i + 1]
+            far.append((a * torch.arange(i - 1, -1, -1)).sum(-1) / a.sum(-1) / ((i - 1) / 2))
+        found.append(torch.stack(far).mean(0))
+    return found
+
+
+def _source_share_ns(rows: list[Pass]) -> list[Tensor]:
+    found = []
+    for one in rows:
+        a = one.attentions[:, :, one.Q]
+        found.append((a[..., one.S].sum(-1) / (1 - a[..., 0])).mean(-1))
+    return found
+
+
+def other_attn_source_ns(base, before, tuned, probes):
+    return _source_share_ns(passes(tuned, probes["other_source"]))
+
+
+def control_attn_source_ns(base, before, tuned, probes):
+    return _source_share_ns(passes(tuned, probes["control_example"]))
+
+
+@torch.no_grad()
+def _moved(model: GPT2LMHeadModel, one: Pass) -> Tensor:
+    """f(x_j) of each head: [layer, head, key, d_model]."""
+    found = []
+    for block, x in zip(model.transformer.h, one.hidden, strict=False):
+        v = block.attn.c_attn(block.ln_1(x)).split(D_MODEL, dim=-1)[2]
+        weights = block.attn.c_proj.weight.split(D_HEAD)
+        found.append(torch.stack([part @ w for part, w in zip(v.split(D_HEAD, -1), weights, strict=True)]))
+    return torch.stack(found)
+
+
+def _normw(model: GPT2LMHeadModel, rows: list[Pass]) -> list[Tensor]:
+    found = []
+    for one in rows:
+        w = one.attentions[:, :, one.Q] * _moved(model, one).norm(dim=-1)[:, :, None]
+        found.append((w[..., one.S].sum(-1) / w.sum(-1)).mean(-1))
+    return found
+
+
+def other_attn_source_normw(base, before, tuned, probes):
+    return _normw(tuned, passes(tuned, probes["other_source"]))
+
+
+def control_attn_source_normw(base, before, tuned, probes):
+    return _normw(tuned, passes(tuned, probes["control_example"]))
+
+
+def other_head_write(base, before, tuned, probes):
+    found = []
+    for one in passes(tuned, probes["other_source"]):
+        written = (one.attentions[:, :, one.Q] @ _moved(tuned, one)).norm(dim=-1)  # [layer, head, query]
+        found.append((written / one.hidden[:-1, one.Q].norm(dim=-1)[:, None]).mean(-1))
+    return found
+
+
+def other_hidden_displacement(base, before, tuned, probes):
+    x, x_0 = (
+        torch.stack([p.hidden[:, p.Q].mean(1) for p in passes(model, probes["other_source"])])
+        for model in (tuned, base)
+    )
+    return (x - x_0).norm(dim=-1) / (x_0 - x_0.mean(0)).norm(dim=-1).mean(0)
+
+
 def attn_pattern(base, before, tuned, probes):
     n = max(len(entry["token_ids"]) for entry in probes["pattern"])
     folded = np.full((len(probes["pattern"]), N_LAYER, N_HEAD, n * (n + 1) // 2), np.nan)
@@ -352,6 +434,8 @@ def band_probe_loss(base, before, tuned, probes):
 
 
 RECOMPUTED = (
+    other_attn_sink, other_attn_entropy_norm_ns, other_attn_distance_ns, other_attn_source_ns, other_attn_source_normw,
+    other_head_write, other_hidden_displacement, control_attn_source_ns, control_attn_source_normw,
     attn_entropy, attn_gold_lift, attn_kl0, induction, control_attn_sink, attn_pattern, hidden_displacement, probe_loss,
     training_probe_loss, context_gain, twin_effect, grad_share, probe_grad, weight_change, weight_spectrum, neuron_mean,
     lens_logprob, ablation_exact, graft_necessity, band_probe_loss,
