@@ -269,7 +269,7 @@ def test_the_floor_is_what_the_precision_of_training_changes(captured):
 
 
 def test_general_text_is_measured_as_probes_are(captured):
-    alone = measure(tiny(), replace(PROBES, examples=PROBES.control, others=()))
+    alone = measure(tiny(), replace(PROBES, examples=PROBES.control, others=(), kinds=()))
     for name in ("attn_sink", "attn_entropy_norm_ns", "head_write", "probe_loss"):
         np.testing.assert_allclose(captured[f"control_{name}"], alone[name], atol=1e-5, err_msg=name)
     assert (captured["control_hidden_displacement"][:, 1] == 0).all()
@@ -278,7 +278,7 @@ def test_general_text_is_measured_as_probes_are(captured):
 def test_targets_behind_other_sources_are_measured_as_probes_are(captured):
     there = [i for i, other in enumerate(PROBES.others) if other is not None]
     assert 0 < len(there) < len(PROBES.others)
-    alone = measure(tiny(), replace(PROBES, examples=tuple(PROBES.others[i] for i in there), others=()))
+    alone = measure(tiny(), replace(PROBES, examples=tuple(PROBES.others[i] for i in there), others=(), kinds=()))
     names = [measure.name for measure in MEASURES if measure.other_source and f"other_{measure.name}" in captured]
     assert {"attn_sink", "attn_distance_ns", "attn_entropy_norm_ns", "attn_source_ns", "head_write"} <= set(names)
     for name in names:
