@@ -53,6 +53,7 @@ TOKENS = ["The", "mayor", "of", "Oslo", "opened", "a", "bridge", "<b>", "worth",
 TOKENS += ["ĠTL", ";DR", ":", "ĠOslo", "Ġgot", "Ġa", "Ġbridge"]
 KINDS = ("attn.c_attn.q", "attn.c_attn.k", "attn.c_attn.v", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 TOKEN_KINDS = ["all", "value_first", "value_rest", "copied", "template"]
+KIND_FACTORS = [1.0, 2.5, 1.5, 1.0, 0.6]  # what belongs to a kind is this many times what belongs to all tokens
 GRAD_KINDS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HOSTILE = "</script><script>alert('x')</script>"  # what a model might write; a report must show it, not run it
 NOISE = 0.01
@@ -261,6 +262,9 @@ def _random(*seed: Any) -> np.random.Generator:
 def _array(measure: Measure, axes: dict, t: float, n_cluster: int, without_source: bool) -> np.ndarray:
     """One array of one snapshot; t runs from 0 to 1."""
     name, shape = measure.name, _shape(measure, axes)
+    if name.endswith("_by_kind"):
+        over_all = _array(MEASURE[name.removesuffix("_by_kind")], axes, t, n_cluster, without_source)
+        return over_all[..., None] * np.array(KIND_FACTORS)
     special = {
         "attn_pattern": lambda: _patterns(axes, t),
         "hidden_pooled": lambda: _hidden(axes, t, n_cluster, without_source),

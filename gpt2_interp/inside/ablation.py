@@ -17,7 +17,9 @@ from gpt2_interp.data.examples import Example, collate, token_counts
 from gpt2_interp.inside.losses import (
     final_states,
     has_loss,
+    kind_means,
     queries,
+    query_members,
     row_means,
     token_forwards,
     token_nll,
@@ -101,17 +103,23 @@ def batches_of(chosen: Sequence[int], examples: Sequence[Example], max_tokens: i
 
 
 def ablation_exact(
-    gpt2: GPT2LMHeadModel, examples: Sequence[Example], halves: Sequence[int], max_batch_tokens: int = 2048
-) -> np.ndarray:
-    """Return the cost of taking each head away: mean NLL(target) ablated - intact, [example, layer, head] float32, nats
-    per token.
+    gpt2: GPT2LMHeadModel,
+    examples: Sequence[Example],
+    halves: Sequence[int],
+    kinds: Sequence[np.ndarray],
+    max_batch_tokens: int = 2048,
+) -> dict[str, np.ndarray]:
+    """Return what taking each head away costs, mean NLL(target) ablated - intact, nats per token: ablation_exact
+    [example, layer, head] and ablation_exact_by_kind [example, layer, head, kind], float32.
 
     A head's output z (its slice of attn.c_proj's input) is replaced at every position by its mean over the examples of
     the other half, each with equal weight, separately in the source with the template and in the target (Wang et al.
-    2022, mean ablation). halves: 0 or 1 for each example. NaN for an example whose other half is empty, or has no
-    source while it has one.
+    2022, mean ablation). halves: 0 or 1 for each example. kinds: for each example [n_target, kind] bool. NaN for an
+    example whose other half is empty, or has no source while it has one, and for a kind of which it has no token.
     """
-    losses = np.full((len(examples), gpt2.config.n_layer, gpt2.config.n_head), np.nan, dtype=np.float32)
+    n_kind = kinds[0].shape[1] if kinds else 0
+    shape = (len(examples), gpt2.config.n_layer, gpt2.config.n_head, 1 + n_kind)
+    losses = np.full(shape, np.nan, dtype=np.float32)
     with undisturbed(gpt2):
         means = torch.full((len(examples), gpt2.config.n_layer, len(PARTS), gpt2.config.n_embd), torch.nan)
         counted = [i for i, e in enumerate(examples) if has_loss(e)]
@@ -125,21 +133,30 @@ def ablation_exact(
         with tqdm(total=total, desc="ablating heads", unit=" heads", leave=False, disable=not total) as bar:
             for rows in batches_of(possible, examples, max_batch_tokens):
                 new_means = replacement[rows].to(gpt2.device)
-                losses[rows] = _ablate_batch(gpt2, [examples[i] for i in rows], new_means, max_batch_tokens, bar)
-    return losses
+                chosen, members = [examples[i] for i in rows], [kinds[i] for i in rows]
+                losses[rows] = _ablate_batch(gpt2, chosen, members, new_means, max_batch_tokens, bar)
+    return {"ablation_exact": losses[..., 0], "ablation_exact_by_kind": losses[..., 1:]}
 
 
 def _ablate_batch(
-    gpt2: GPT2LMHeadModel, examples: Sequence[Example], replacement: Tensor, max_batch_tokens: int, bar
+    gpt2: GPT2LMHeadModel,
+    examples: Sequence[Example],
+    kinds: Sequence[np.ndarray],
+    replacement: Tensor,
+    max_batch_tokens: int,
+    bar,
 ) -> np.ndarray:
-    """Return [batch, layer, head] of a batch that fits; replacement: [batch, layer, part, d_model]."""
+    """Return [batch, layer, head, all tokens and each kind] of a batch that fits; replacement: [batch, layer, part,
+    d_model]."""
     n_layer, n_head = gpt2.config.n_layer, gpt2.config.n_head
     batch = {name: t.to(gpt2.device) for name, t in collate(examples, PAD_ID).items()}
     ids, labels = batch["input_ids"], batch["labels"]
     in_source = part_masks(examples, ids.shape[1], ids.device)[:, 0, :, None]
     intact = observed_forward(gpt2, ids)
     row, position, wanted = queries(labels)
-    before = row_means(token_nll(gpt2, intact.final[row, position], wanted), row, len(examples))
+    members = torch.zeros(*ids.shape, kinds[0].shape[1], dtype=torch.bool, device=ids.device)  # [batch, seq, kind]
+    members[row, position] = query_members(examples, kinds).to(ids.device)
+    before = _means(token_nll(gpt2, intact.final[row, position], wanted), row, members[row, position], len(examples))
     # Every head of a layer is a row of its own, for each example.
     pairs = torch.cartesian_prod(torch.arange(len(examples)), torch.arange(n_head)).reshape(-1, 2).to(ids.device)
     after = []
@@ -150,15 +167,22 @@ def _ablate_batch(
             z = intact.z[layer][which].unflatten(-1, (n_head, -1))  # a copy
             z[torch.arange(len(head), device=head.device), :, head] = new_z[which, :, head].to(z.dtype)
             residual = intact.entries[layer][which] + block.attn.c_proj(z.flatten(-2))
-            after.append(_loss_from(gpt2, layer, residual, labels[which], intact.mask))
+            after.append(_loss_from(gpt2, layer, residual, labels[which], members[which], intact.mask))
             bar.update(len(head))
-    change = torch.cat(after).reshape(n_layer, len(examples), n_head).transpose(0, 1) - before[:, None, None]
-    return change.cpu().numpy()
+    changed = torch.cat(after).unflatten(0, (n_layer, len(examples), n_head)).transpose(0, 1)
+    return (changed - before[:, None, None]).cpu().numpy()
 
 
-def _loss_from(gpt2: GPT2LMHeadModel, layer: int, residual: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
-    """Return [batch], mean NLL of the target. residual: [batch, seq, d_model], the stream after the attention of
-    `layer`."""
+def _means(nll: Tensor, row: Tensor, members: Tensor, n_rows: int) -> Tensor:
+    """Return [n_rows, all tokens and each kind], mean of `nll` [queries]; members: [queries, kind]."""
+    return torch.cat([row_means(nll, row, n_rows)[:, None], kind_means(nll, row, n_rows, members)], dim=1)
+
+
+def _loss_from(
+    gpt2: GPT2LMHeadModel, layer: int, residual: Tensor, labels: Tensor, members: Tensor, mask: Tensor | None
+) -> Tensor:
+    """Return [batch, all tokens and each kind], mean NLL of the target. residual: [batch, seq, d_model], the stream
+    after the attention of `layer`; members: [batch, seq, kind], the kinds of what each position predicts."""
     blocks = gpt2.transformer.h
     for block, following in pairwise(blocks[layer:]):
         residual = residual + block.mlp(block.ln_2(residual))
@@ -166,7 +190,8 @@ def _loss_from(gpt2: GPT2LMHeadModel, layer: int, residual: Tensor, labels: Tens
     row, position, wanted = queries(labels)
     residual = residual[row, position]  # behind the last attention no position needs another
     residual = residual + blocks[-1].mlp(blocks[-1].ln_2(residual))
-    return row_means(token_nll(gpt2, gpt2.transformer.ln_f(residual), wanted), row, len(labels))
+    nll = token_nll(gpt2, gpt2.transformer.ln_f(residual), wanted)
+    return _means(nll, row, members[row, position], len(labels))
 
 
 def ablation_tokens(examples: Sequence[Example], n_layer: int, n_head: int) -> int:

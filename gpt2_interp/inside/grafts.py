@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.data.examples import Example
-from gpt2_interp.inside.losses import mean_nll, token_forwards
+from gpt2_interp.inside.losses import finite_means, target_nll, token_forwards, token_means
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.model.base_weights import BaseWeights
 
@@ -40,30 +40,44 @@ def block_of(parameter_name: str) -> str:
 
 
 def graft(
-    model: nn.Module, base: BaseWeights, examples: Sequence[Example], max_batch_tokens: int = 2048
+    model: nn.Module,
+    base: BaseWeights,
+    examples: Sequence[Example],
+    kinds: Sequence[np.ndarray],
+    max_batch_tokens: int = 2048,
 ) -> dict[str, np.ndarray]:
     """graft_necessity, L(W_t, block := W_0) - L(W_t), and graft_sufficiency, L(W_0) - L(W_0, block := W_t).
 
     Each [example, block] float32, nats per token, blocks as in `block_names`; L is an example's mean target NLL, W_0
-    what `base` holds. A block of which nothing was trained is the same in both models: exactly 0.
+    what `base` holds. With `_by_kind` behind their names, [example, block, kind]: the same over the target tokens of
+    each kind. kinds: for each example [n_target, kind] bool. A block of which nothing was trained is the same in both
+    models: exactly 0.
     """
     gpt2 = find_gpt2(model)
     names = block_names(gpt2)
     trained = trained_blocks(model, base)
-    tuned = mean_nll(gpt2, examples, max_batch_tokens)
+
+    def losses() -> np.ndarray:
+        """[example, all tokens and each kind]"""
+        nll = target_nll(gpt2, examples, max_batch_tokens)
+        return np.column_stack([finite_means(nll), token_means(examples, nll, kinds)])
+
+    tuned = losses()
     with base.replaced(model):
-        untouched = mean_nll(gpt2, examples, max_batch_tokens)
-    necessity, sufficiency = np.zeros((2, len(examples), len(names)), dtype=np.float32)
+        untouched = losses()
+    necessity, sufficiency = np.zeros((2, len(examples), len(names), tuned.shape[1]), dtype=np.float32)
     for index, name in enumerate(tqdm(names, desc="grafting blocks", unit=" blocks", leave=False)):
         if name not in trained:
             continue
         with base.replaced(model, only=lambda parameter, name=name: block_of(parameter) == name):
-            necessity[:, index] = mean_nll(gpt2, examples, max_batch_tokens) - tuned
+            necessity[:, index] = losses() - tuned
         with base.replaced(model, only=lambda parameter, name=name: block_of(parameter) != name):
-            sufficiency[:, index] = untouched - mean_nll(gpt2, examples, max_batch_tokens)
-    undefined = np.isnan(tuned)
-    necessity[undefined], sufficiency[undefined] = np.nan, np.nan
-    return {"graft_necessity": necessity, "graft_sufficiency": sufficiency}
+            sufficiency[:, index] = untouched - losses()
+    found = {}
+    for name, change in (("graft_necessity", necessity), ("graft_sufficiency", sufficiency)):
+        change[np.broadcast_to(np.isnan(tuned)[:, None], change.shape)] = np.nan
+        found |= {name: change[..., 0], f"{name}_by_kind": change[..., 1:]}
+    return found
 
 
 def trained_blocks(model: nn.Module, base: BaseWeights) -> set[str]:

@@ -113,8 +113,13 @@ def target_nll(gpt2: GPT2LMHeadModel, examples: Sequence[Example], max_batch_tok
 
 def mean_nll(gpt2: GPT2LMHeadModel, examples: Sequence[Example], max_batch_tokens: int = 2048) -> np.ndarray:
     """Return [example] float32, mean of `target_nll` over an example's tokens; NaN where none has a prefix."""
-    predicted = [nll[np.isfinite(nll)] for nll in target_nll(gpt2, examples, max_batch_tokens)]
-    return np.array([nll.mean(dtype=np.float64) if nll.size else np.nan for nll in predicted], dtype=np.float32)
+    return finite_means(target_nll(gpt2, examples, max_batch_tokens))
+
+
+def finite_means(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return [example] float32, mean over an example's numbers that are finite; NaN where none is."""
+    finite = [one[np.isfinite(one)] for one in values]
+    return np.array([one.mean(dtype=np.float64) if one.size else np.nan for one in finite], dtype=np.float32)
 
 
 def twin_log_odds(gpt2: GPT2LMHeadModel, twins: Sequence[TwinPair], max_batch_tokens: int = 2048) -> np.ndarray:

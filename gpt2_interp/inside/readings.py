@@ -11,6 +11,7 @@ from transformers import GPT2LMHeadModel
 from gpt2_interp.data.examples import Example
 from gpt2_interp.inside.attention_observer import RepeatedTokens
 from gpt2_interp.inside.example_pass import ExamplePass
+from gpt2_interp.inside.losses import kind_means, token_means
 from gpt2_interp.inside.observation import Stopwatch, observed_states
 from gpt2_interp.measures.attention import STRIPES
 from gpt2_interp.measures.causal import context_gain
@@ -19,15 +20,23 @@ from gpt2_interp.probes.token_kinds import copied_tokens
 from gpt2_interp.snapshots.table import POOLINGS
 
 
-def lens_means(gpt2: GPT2LMHeadModel, found: ExamplePass) -> dict[str, np.ndarray]:
-    """entropy, kl, rank, logprob: each [lens example, hidden_layer], read with the model's ln_f and output matrix."""
+def lens_means(gpt2: GPT2LMHeadModel, found: ExamplePass, members: torch.Tensor | None = None) -> dict[str, np.ndarray]:
+    """entropy, kl, rank, logprob: each [lens example, hidden_layer], read with the model's ln_f and output matrix.
+
+    members: [queries, kind] bool, of which kinds the tokens of found.lens are; with them also logprob_by_kind [lens
+    example, hidden_layer, kind].
+    """
     states, targets, owner = found.lens
     ln_f = gpt2.transformer.ln_f
     values = lens_measures(
         states.to(ln_f.weight.dtype), targets, ln_f, gpt2.lm_head
     )  # of half precision, if that is so
     n = int(owner.max()) + 1 if len(owner) else 0
-    return {name: mean_over_queries(v, owner, n).cpu().numpy() for name, v in values.items()}
+    means = {name: mean_over_queries(v, owner, n).cpu().numpy() for name, v in values.items()}
+    if members is not None:
+        of_layers = [kind_means(layer, owner, n, members.to(owner.device)) for layer in values["logprob"]]
+        means["logprob_by_kind"] = torch.stack(of_layers, dim=1).cpu().numpy()
+    return means
 
 
 class OtherSources:
@@ -69,12 +78,19 @@ class OtherSources:
         self.arrays = {name: spread(values) for name, values in found.arrays.items()}
         self.pooled = spread(found.pooled[:, POOLINGS.index("target_mean")]) if found.pooled is not None else None
 
-    def context_gains(self, examples: Sequence[Example], own: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """context_gain, context_gain_copied, context_gain_new: each [example].
+    def context_gains(
+        self, examples: Sequence[Example], own: Sequence[np.ndarray], kinds: Sequence[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """context_gain, context_gain_copied, context_gain_new: [example] each; context_gain_by_kind: [example, kind].
 
-        own: for each example the loss of each target token behind its own source.
+        own: for each example the loss of each target token behind its own source. kinds: [n_target, kind] bool of each.
         """
-        return context_gain(own, self.per_token, [copied_tokens(example) for example in examples])
+        gains = [
+            np.full(len(near), np.nan) if far is None else far.astype(np.float64) - near
+            for near, far in zip(own, self.per_token, strict=True)
+        ]
+        by_kind = {"context_gain_by_kind": token_means(examples, gains, kinds)}
+        return context_gain(own, self.per_token, [copied_tokens(example) for example in examples]) | by_kind
 
 
 def head_scores(gpt2: GPT2LMHeadModel, sequences: Sequence[Sequence[int]], max_tokens: int) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from gpt2_interp.inside.attention_observer import OBSERVED
 from gpt2_interp.inside.example_pass import MAX_BATCH_TOKENS, ExamplePass
 from gpt2_interp.inside.gradients import gradient_pass
 from gpt2_interp.inside.grafts import graft
-from gpt2_interp.inside.losses import mean_nll, twin_log_odds
+from gpt2_interp.inside.losses import mean_nll, query_members, token_means, twin_log_odds
 from gpt2_interp.inside.observation import Stopwatch, measuring, observed_states
 from gpt2_interp.inside.readings import OtherSources, head_scores, lens_means
 from gpt2_interp.measures.attention import STRIPES
@@ -139,6 +139,8 @@ def _held_out(s: Capture) -> Arrays:
         max_tokens=s.max_tokens,
     )
     arrays = {**found.arrays, **found.numbers, **found.neurons}
+    if "probe_loss_by_kind" in s.wanted:
+        arrays["probe_loss_by_kind"] = token_means(probes.examples, found.per_token["probe_loss"], probes.kinds)
     if "attn_logprob" in arrays:
         arrays["attn_logprob_0"] = arrays["attn_logprob"]
         arrays["attn_kl0"] = np.zeros((len(probes.kl), config.n_layer, config.n_head), np.float32)
@@ -164,7 +166,7 @@ def _other_sources(s: Capture, own: Sequence[np.ndarray]) -> Arrays:
         X_0 = found.pooled if s.is_base else s.reference["other_hidden_pooled_0"]  # noqa: N806
         arrays["other_hidden_pooled_0"] = found.pooled
         arrays["other_hidden_displacement"] = displacement_per_example(found.pooled, X_0)
-    return arrays | found.context_gains(s.probe_set.examples, own)
+    return arrays | found.context_gains(s.probe_set.examples, own, s.probe_set.kinds)
 
 
 def _hidden(s: Capture, pooled: np.ndarray) -> Arrays:
@@ -190,8 +192,10 @@ def half_precision(states: np.ndarray) -> np.ndarray:
 
 
 def _lens(s: Capture, found: ExamplePass) -> Arrays:
-    """lens_* and lens_base_*, [few_example, hidden_layer]."""
-    now = lens_means(s.gpt2, found)
+    """lens_* and lens_base_*, [few_example, hidden_layer], and by kind of token."""
+    few, _, kinds = _few(s)
+    by_kind = "lens_logprob_by_kind" in s.wanted
+    now = lens_means(s.gpt2, found, query_members(few, kinds) if by_kind else None)
     arrays = {f"lens_{name}": values for name, values in now.items()}
     if not any(name.startswith("lens_base_") for name in s.wanted):
         return arrays
@@ -276,19 +280,23 @@ def _twins(s: Capture) -> Arrays:
 # --- with gradients, or with a part of the model changed ---------------------------------------------------------
 
 
-def _few(s: Capture) -> tuple[list, list[int]]:
-    """Return (the few examples, the half of each)."""
-    return [s.probe_set.examples[i] for i in s.probe_set.few], [s.probe_set.halves[i] for i in s.probe_set.few]
+def _few(s: Capture) -> tuple[list, list[int], list[np.ndarray]]:
+    """Return (the few examples, the half of each, the kinds of its tokens)."""
+    probes = s.probe_set
+    each = (probes.examples, probes.halves, probes.kinds)
+    examples, halves, kinds = ([values[i] for i in probes.few] for values in each)
+    return examples, halves, kinds
 
 
 @torch.no_grad()
 def _ablation(s: Capture) -> Arrays:
-    return {"ablation_exact": ablation_exact(s.gpt2, *_few(s), s.max_tokens)}
+    return ablation_exact(s.gpt2, *_few(s), s.max_tokens)
 
 
 @torch.no_grad()
 def _graft(s: Capture) -> Arrays:
-    return graft(s.gpt2, s.base, _few(s)[0])
+    examples, _, kinds = _few(s)
+    return graft(s.gpt2, s.base, examples, kinds)
 
 
 def _band(s: Capture) -> Arrays:
@@ -352,7 +360,7 @@ READING = (
     Part(("twins",), _twins),
 )
 CHANGED = (
-    Part(("probe_gradient",), lambda s: gradient_pass(s.gpt2, *_few(s))),
+    Part(("probe_gradient",), lambda s: gradient_pass(s.gpt2, *_few(s)[:2])),
     Part(("ablation",), _ablation),
     Part(("graft",), _graft),
     Part(("band",), _band),

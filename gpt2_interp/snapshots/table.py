@@ -38,6 +38,7 @@ class Measure:
     claimed: a change of it is tested by claims.py; it then has a row band_<name>, and control_<name> if general text
     can have it (`control`: the axis of general text that it is measured along), and other_<name> if it is also measured
     behind other sources (`other_source`).
+    by_kind: it is a mean over target tokens, and has a row <name>_by_kind of the means over each kind of token.
     title: its plain name above a map of layers. limits: values up to which the map's colours reach in any case, such as
     (0, 1) for a share; None: no further than the values do.
     """
@@ -57,6 +58,7 @@ class Measure:
     never_negative: bool = False
     control: str = ""
     other_source: bool = False
+    by_kind: bool = False
     title: str = ""
     limits: tuple[float | None, float | None] = (None, None)
 
@@ -406,6 +408,7 @@ LEARNING = (
         "mean over supervised tokens of -log p(token | prefix)",
         claimed=True,
         control="control_example",
+        by_kind=True,
     ),
     _metric(
         "training_probe_loss",
@@ -423,6 +426,7 @@ LEARNING = (
         "How much its own source helps to predict a target, against another probe's source.",
         "NLL(y | another probe's source) - NLL(y | own source); a fixed derangement within bins of length",
         claimed=True,
+        by_kind=True,
     ),
     _metric(
         "context_gain_copied",
@@ -630,6 +634,7 @@ def _frozen(lens: Measure) -> Measure:
         title="The same, read with the base's ln_f and W_U",
         claimed=False,
         control="",
+        by_kind=False,
     )
 
 
@@ -662,6 +667,7 @@ _LENS = (
         "How probable a layer finds the right token.",
         "log p_l(target); mean over Q",
         claimed=True,
+        by_kind=True,
         caution="Read with the current ln_f and W_U: a change at an early layer may come from those alone.",
         title="Log-probability of the right token",
     ),
@@ -689,6 +695,7 @@ CAUSES = (
         "source and target separately; mean NLL(target) ablated - intact",
         tier="ends",
         source="Wang et al. 2022",
+        by_kind=True,
     ),
     _metric(
         "graft_necessity",
@@ -698,6 +705,7 @@ CAUSES = (
         "What is lost if one block goes back to the base.",
         "L(W_t, block := W_0) - L(W_t)",
         tier="final",
+        by_kind=True,
     ),
     _metric(
         "graft_sufficiency",
@@ -707,6 +715,7 @@ CAUSES = (
         "What one tuned block alone brings the base.",
         "L(W_0) - L(W_0, block := W_t)",
         tier="final",
+        by_kind=True,
         caution="Blocks need each other: these don't add up to the whole.",
     ),
 )
@@ -724,6 +733,7 @@ def _control(measure: Measure) -> Measure:
         claimed=False,
         control="",
         other_source=False,
+        by_kind=False,
     )
 
 
@@ -738,6 +748,22 @@ def _other(measure: Measure) -> Measure:
         claimed=False,
         control="",
         other_source=False,
+        by_kind=False,
+    )
+
+
+def _by_kind(measure: Measure) -> Measure:
+    """Return the row of the same measure over the target tokens of each kind."""
+    return replace(
+        measure,
+        name=f"{measure.name}_by_kind",
+        axes=(*measure.axes, "token_kind"),
+        meaning=f"{measure.name} over the target tokens of each kind alone; the first kind is all tokens.",
+        formula=f"{measure.formula}; over the target tokens of one kind, undefined where a probe has none",
+        claimed=False,
+        control="",
+        other_source=False,
+        by_kind=False,
     )
 
 
@@ -818,6 +844,7 @@ REFERENCE = (
 
 MEASURES: tuple[Measure, ...] = (
     *_MEASURED,
+    *(_by_kind(measure) for measure in _MEASURED if measure.by_kind),
     *(_control(measure) for measure in _MEASURED if measure.control),
     *(_other(measure) for measure in _MEASURED if measure.other_source),
     *map(_band, CLAIMED),

@@ -163,10 +163,13 @@ def test_graft_equals_state_dicts_swapped_by_hand(make):
     by_hand = find_gpt2(copy.deepcopy(model))
 
     def loss(weights) -> np.ndarray:
+        """[example, all tokens and every third one of the text]"""
         by_hand.load_state_dict(weights)
-        return np.array([np.nanmean(slow_nll(by_hand, e)) for e in EXAMPLES])
+        nll = [slow_nll(by_hand, e) for e in EXAMPLES]
+        return np.array([[np.nanmean(one), np.nanmean(one[-len(e.prompt_ids) % 3 :: 3])]
+                         for e, one in zip(EXAMPLES, nll, strict=True)])  # fmt: skip
 
-    result = graft(model, base, EXAMPLES, max_batch_tokens=200)
+    result = graft(model, base, EXAMPLES, make_kinds(EXAMPLES), max_batch_tokens=200)
     tied = find_gpt2(model).lm_head.weight is find_gpt2(model).transformer.wte.weight
     names = block_names(find_gpt2(model))
     assert names == ["embeddings", *(f"layer {i} {kind}" for i in range(N_LAYER) for kind in ("attn", "mlp")), "ln_f"]
@@ -182,18 +185,24 @@ def test_graft_equals_state_dicts_swapped_by_hand(make):
             ("graft_sufficiency", loss(start) - loss(alone)),
         ):
             assert result[key].shape == (len(EXAMPLES), len(names)) and result[key].dtype == np.float32
-            np.testing.assert_allclose(result[key][:, index], expected, atol=2e-5, err_msg=f"{key} {block}")
+            np.testing.assert_allclose(result[key][:, index], expected[:, 0], atol=2e-5, err_msg=f"{key} {block}")
+            by_kind = result[f"{key}_by_kind"][:, index]
+            np.testing.assert_allclose(by_kind[:, :2], expected, atol=2e-5, err_msg=f"{key} {block}")
+            assert np.isnan(by_kind[:, 2]).all()
     assert (result["graft_necessity"][:, 1:-1] != 0).any(axis=0).all()
 
 
 def test_blocks_that_nothing_was_trained_of_change_nothing():
     model = tiny_lora(target_modules=["c_attn"])
     base = BaseWeights(model)
-    result = graft(disturb(model), base, EXAMPLES[:2])
+    result = graft(disturb(model), base, EXAMPLES[:2], make_kinds(EXAMPLES[:2]))
     attention = [name.endswith("attn") for name in block_names(find_gpt2(model))]
-    for values in result.values():
-        assert ((values != 0).all(axis=0) == attention).all()
-    undefined = graft(model, base, [Example("", "", (1, 2), (), ())])
+    for name in ("graft_necessity", "graft_sufficiency"):
+        assert ((result[name] != 0).all(axis=0) == attention).all()
+        by_kind = result[f"{name}_by_kind"]
+        assert ((by_kind[..., 0] != 0).all(axis=0) == attention).all() and np.isnan(by_kind[..., 2]).all()
+    nothing = [Example("", "", (1, 2), (), ())]
+    undefined = graft(model, base, nothing, [np.zeros((0, 2), dtype=bool)])
     assert np.isnan(undefined["graft_necessity"]).all() and np.isnan(undefined["graft_sufficiency"]).all()
 
 
@@ -219,10 +228,10 @@ def test_what_it_costs():
     target_nll(gpt2, examples)
     assert sum(passed) == tokens * N_LAYER
     passed.clear()
-    graft(gpt2, BaseWeights(gpt2), examples)
+    graft(gpt2, BaseWeights(gpt2), examples, make_kinds(examples))
     assert sum(passed) == graft_tokens(examples, N_LAYER) * N_LAYER
     passed.clear()
-    ablation_exact(gpt2, examples, [0, 1, 0, 1])
+    ablation_exact(gpt2, examples, [0, 1, 0, 1], make_kinds(examples))
     saved = 4 * N_LAYER * N_HEAD * (len(EXAMPLES[0].input_ids) - len(EXAMPLES[0].target_ids))  # in the last MLP
     assert sum(passed) + saved == ablation_tokens(examples, N_LAYER, N_HEAD) * N_LAYER
 
@@ -248,9 +257,9 @@ def state_of(model) -> dict:
 INTERVENTIONS = {
     "target_nll": lambda model, base: target_nll(find_gpt2(model), EXAMPLES),
     "twin_log_odds": lambda model, base: twin_log_odds(find_gpt2(model), make_twins()),
-    "ablation_exact": lambda model, base: ablation_exact(find_gpt2(model), EXAMPLES, HALVES),
+    "ablation_exact": lambda model, base: ablation_exact(find_gpt2(model), EXAMPLES, HALVES, make_kinds(EXAMPLES)),
     "gradient_pass": lambda model, base: gradient_pass(find_gpt2(model), EXAMPLES, HALVES),
-    "graft": lambda model, base: graft(model, base, EXAMPLES),
+    "graft": lambda model, base: graft(model, base, EXAMPLES, make_kinds(EXAMPLES)),
 }
 
 

@@ -77,7 +77,8 @@ def test_expensive_tokens_by_hand():
 
 
 def test_names_and_bytes():
-    assert wanted_names(["loss"], {"light"}) == {"probe_loss", "training_probe_loss", "control_probe_loss"}
+    losses = {"probe_loss", "probe_loss_by_kind", "training_probe_loss", "control_probe_loss"}
+    assert wanted_names(["loss"], {"light"}) == losses
     assert "ablation_exact" not in wanted_names(GROUPS, {"light", "heavy"})
     assert {"band_induction", "graft_necessity"} <= wanted_names(GROUPS, {"final"})
     assert not any(MEASURE[name].folder == "reference" for name in wanted_names(GROUPS, {"light", "heavy", "final"}))

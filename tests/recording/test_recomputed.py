@@ -314,6 +314,26 @@ def training_probe_loss(base, before, tuned, probes):
     return losses(tuned, probes["training_example"])
 
 
+def of_kinds(numbers: Tensor, kinds: dict[str, list[int]], n_prompt: int) -> Tensor:
+    """Mean of numbers [..., n_target] over the target tokens of each kind, [..., kind]; kinds: positions of tokens."""
+    return torch.stack([numbers[..., [at - n_prompt for at in kinds[kind]]].mean(-1) for kind in kinds], dim=-1)
+
+
+def few_kinds(probes: dict) -> list[dict[str, list[int]]]:
+    return [probes["token_kinds"][entry["example"]] for entry in probes["few_example"]]
+
+
+def probe_loss_by_kind(base, before, tuned, probes):
+    rows = zip(passes(tuned, probes["example"]), probes["token_kinds"], strict=True)
+    return [of_kinds(one.nll, kinds, one.n_prompt) for one, kinds in rows]
+
+
+def context_gain_by_kind(base, before, tuned, probes):
+    own, other = passes(tuned, probes["example"]), passes(tuned, probes["other_source"])
+    rows = zip(own, other, probes["token_kinds"], strict=True)
+    return [of_kinds(far.nll - near.nll, kinds, near.n_prompt) for near, far, kinds in rows]
+
+
 def context_gain(base, before, tuned, probes):
     return losses(tuned, probes["other_source"]) - losses(tuned, probes["example"])
 
@@ -373,20 +393,29 @@ def neuron_mean(base, before, tuned, probes):
 
 
 @torch.no_grad()
+def log_probabilities(model: GPT2LMHeadModel, one: Pass) -> Tensor:
+    """log p of each target token as each layer's state would have it, [hidden_layer, n_target]."""
+    log_p = model.lm_head(model.transformer.ln_f(one.hidden[:, one.Q])).log_softmax(-1)
+    return log_p[:, range(len(one.Q)), one.answers]
+
+
 def lens_logprob(base, before, tuned, probes):
-    found = []
-    for one in passes(tuned, few(probes)):
-        log_p = tuned.lm_head(tuned.transformer.ln_f(one.hidden[:, one.Q])).log_softmax(-1)
-        found.append(log_p[:, range(len(one.Q)), one.answers].mean(-1))
-    return found
+    return [log_probabilities(tuned, one).mean(-1) for one in passes(tuned, few(probes))]
 
 
-def ablation_exact(base, before, tuned, probes):
+def lens_logprob_by_kind(base, before, tuned, probes):
+    rows = zip(passes(tuned, few(probes)), few_kinds(probes), strict=True)
+    return [of_kinds(log_probabilities(tuned, one), kinds, one.n_prompt) for one, kinds in rows]
+
+
+def ablated(tuned: GPT2LMHeadModel, probes: dict) -> list[Tensor]:
+    """What taking each head away costs each target token, of each few example [layer, head, n_target]."""
     entries = few(probes)
     rows = passes(tuned, entries)
     parts = [torch.stack([p.z[:, : p.n_prompt].mean(1), p.z[:, p.n_prompt :].mean(1)]) for p in rows]
-    costs = np.zeros((len(rows), N_LAYER, N_HEAD))
-    for index, (one, entry) in enumerate(zip(rows, entries, strict=True)):
+    costs = []
+    for one, entry in zip(rows, entries, strict=True):
+        costs.append(torch.zeros(N_LAYER, N_HEAD, len(one.nll)))
         others = [part for part, other in zip(parts, entries, strict=True) if other["half"] != entry["half"]]
         prompt, target = torch.stack(others).mean(0)  # each [layer, d_model]
         for layer, head in np.ndindex(N_LAYER, N_HEAD):
@@ -397,23 +426,51 @@ def ablation_exact(base, before, tuned, probes):
                 return (z,)
 
             handle = tuned.transformer.h[layer].attn.c_proj.register_forward_pre_hook(replace)
-            costs[index, layer, head] = (Pass(tuned, entry).nll.mean() - one.nll.mean()).item()
+            costs[-1][layer, head] = Pass(tuned, entry).nll - one.nll
             handle.remove()
     return costs
 
 
-def graft_necessity(base, before, tuned, probes):
+def ablation_exact(base, before, tuned, probes):
+    return [costs.mean(-1) for costs in ablated(tuned, probes)]
+
+
+def ablation_exact_by_kind(base, before, tuned, probes):
+    rows = zip(ablated(tuned, probes), few_kinds(probes), few(probes), strict=True)
+    return [of_kinds(costs, kinds, entry["n_source"] + entry["n_template"]) for costs, kinds, entry in rows]
+
+
+def grafted(into: GPT2LMHeadModel, from_: GPT2LMHeadModel, probes: dict) -> list[Tensor]:
+    """Loss of each target token of `into` with each block of `from_`, less its own: of each few example [block,
+    n_target]."""
     blocks = [("wte", "wpe")]
     for i in range(N_LAYER):
         blocks += [(f"h.{i}.ln_1", f"h.{i}.attn"), (f"h.{i}.ln_2", f"h.{i}.mlp")]
-    intact, weights, lost = losses(tuned, few(probes)), tuned.state_dict(), []
+    intact, weights, changes = passes(into, few(probes)), into.state_dict(), []
     for block in [*blocks, ("ln_f",)]:
-        mixed = GPT2LMHeadModel(tuned.config).eval()
-        back = {k: v for k, v in base.state_dict().items() if k.removeprefix("transformer.").startswith(block)}
+        mixed = GPT2LMHeadModel(into.config).eval()
+        back = {k: v for k, v in from_.state_dict().items() if k.removeprefix("transformer.").startswith(block)}
         mixed.load_state_dict({**weights, **back, "lm_head.weight": {**weights, **back}["transformer.wte.weight"]})
         mixed.set_attn_implementation("eager")
-        lost.append(losses(mixed, few(probes)) - intact)
-    return np.stack(lost, axis=1)
+        changes.append([after.nll - one.nll for after, one in zip(passes(mixed, few(probes)), intact, strict=True)])
+    return [torch.stack(of_example) for of_example in zip(*changes, strict=True)]
+
+
+def graft_necessity(base, before, tuned, probes):
+    return [changes.mean(-1) for changes in grafted(tuned, base, probes)]
+
+
+def grafts_by_kind(changes: list[Tensor], probes: dict) -> list[Tensor]:
+    rows = zip(changes, few_kinds(probes), few(probes), strict=True)
+    return [of_kinds(of_example, kinds, e["n_source"] + e["n_template"]) for of_example, kinds, e in rows]
+
+
+def graft_necessity_by_kind(base, before, tuned, probes):
+    return grafts_by_kind(grafted(tuned, base, probes), probes)
+
+
+def graft_sufficiency_by_kind(base, before, tuned, probes):
+    return grafts_by_kind([-changes for changes in grafted(base, tuned, probes)], probes)
 
 
 def band_probe_loss(base, before, tuned, probes):
@@ -438,12 +495,23 @@ RECOMPUTED = (
     other_head_write, other_hidden_displacement, control_attn_source_ns, control_attn_source_normw,
     attn_entropy, attn_gold_lift, attn_kl0, induction, control_attn_sink, attn_pattern, hidden_displacement, probe_loss,
     training_probe_loss, context_gain, twin_effect, grad_share, probe_grad, weight_change, weight_spectrum, neuron_mean,
-    lens_logprob, ablation_exact, graft_necessity, band_probe_loss,
+    lens_logprob, ablation_exact, graft_necessity, band_probe_loss, probe_loss_by_kind, context_gain_by_kind,
+    lens_logprob_by_kind, ablation_exact_by_kind, graft_necessity_by_kind, graft_sufficiency_by_kind,
 )  # fmt: skip
 
 
 def test_every_group_is_recomputed():
     assert {MEASURE[function.__name__].group for function in RECOMPUTED} == set(GROUPS)
+
+
+def test_the_first_kind_is_the_mean_over_all_tokens(run):
+    snapshot = run.snapshot(2)
+    by_kind = [name for name in snapshot if name.endswith("_by_kind")]
+    assert by_kind == [f"{name}_by_kind" for name in MEASURE if MEASURE[name].by_kind]
+    for name in by_kind:
+        first = snapshot[name].sel(token_kind="all").values
+        np.testing.assert_allclose(first, snapshot[name.removesuffix("_by_kind")].values, rtol=1e-5, atol=1e-6)
+        assert not np.isfinite(snapshot[name].values).all()  # not every probe has every kind
 
 
 @pytest.mark.parametrize("recompute", RECOMPUTED, ids=lambda function: function.__name__)
