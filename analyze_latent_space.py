@@ -39,6 +39,7 @@ from gpt2_interp.analysis.projection import (
 from gpt2_interp.cli.script_parser import ScriptParser
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.figures.registry import PICTURES
+from gpt2_interp.run_paths import RunPaths, check_can_write
 from gpt2_interp.snapshots.table import POOLINGS
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ def parse_arguments() -> argparse.Namespace:
         raise InputError(f"--max_steps {arguments.max_steps} is too small: a change needs at least 2 steps.")
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed} must not be negative.")
+    paths = RunPaths(arguments.run_name, arguments.root)
+    check_can_write(arguments.root, (paths.latent, paths.visualizations))
     return arguments
 
 

@@ -90,11 +90,13 @@ def main() -> None:
         "device": device_name(training),
         **run_files.provenance(),
     }
-    if experiment.resume and run_files.is_finished(paths):
-        resuming.check_settings({"arguments": began_with.get("arguments", {})}, run_info)
+    is_finished = experiment.resume and run_files.is_finished(paths)
+    if is_finished:
+        began_with = {name: began_with[name] for name in ("arguments", "data") if name in began_with}
+    resuming.check_settings(began_with, run_info)
+    if is_finished and not resuming.have_data_moved(began_with, run_info):
         say(f"run {paths.run_name} is finished: its results are in {paths.model_outputs}/")
         return
-    resuming.check_settings(began_with, run_info)
     set_seed(training.seed)
 
     # --- data ------------------------------------------------------------------------------------------------
@@ -104,6 +106,9 @@ def main() -> None:
     run_info["data"] = data.origins
     run_info["notes"] = corpus.notes
     resuming.check_settings(began_with, run_info)
+    if is_finished:
+        say(f"run {paths.run_name} is finished: its results are in {paths.model_outputs}/")
+        return
 
     # --- the base model, before it learns anything -----------------------------------------------------------
     precision = choose_precision(experiment.precision, base.config, training.device)

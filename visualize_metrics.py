@@ -28,7 +28,7 @@ from pathlib import Path
 from gpt2_interp.cli.script_parser import ScriptParser, nearest
 from gpt2_interp.errors import InputError, run_script
 from gpt2_interp.figures.registry import PICTURES
-from gpt2_interp.run_paths import RunPaths, measured_runs
+from gpt2_interp.run_paths import METRICS, VISUALIZATIONS, RunPaths, check_can_write, measured_runs
 
 REPORT = "report"
 DRAWN_HERE = {picture.name: picture for picture in PICTURES if picture.script == "visualize_metrics.py"}
@@ -104,6 +104,8 @@ def parse_arguments() -> argparse.Namespace:
     for name in arguments.only or ():
         if name not in known:
             raise InputError(f"--only {name}: no such picture{nearest(name, known)}; --help lists them.")
+    places = [arguments.root / folder / (arguments.run_name or "") for folder in (METRICS, VISUALIZATIONS)]
+    check_can_write(arguments.root, places)
     if arguments.run_name and arguments.run_name not in (runs := measured_runs(arguments.root)):
         RunPaths(arguments.run_name, arguments.root)  # a name that can't be a folder's is refused first
         run = f"--run_name {arguments.run_name}: this run has no measurements under {arguments.root}"

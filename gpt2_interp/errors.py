@@ -153,7 +153,8 @@ def _fail(message: str, status: int) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line that holds anything, 200 characters at most, without its full stop; else the error's
-    kind."""
+    """Return the first line that holds anything, with the next one if it ends in a colon, 200 characters at most,
+    without its full stop; else the error's kind."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+    words = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
+    return words[:200].rstrip(".")

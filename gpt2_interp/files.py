@@ -43,12 +43,16 @@ def finite(value: Any) -> Any:
     return value
 
 
-def can_be_written(folder: Path) -> bool:
-    """Return whether files can be written in `folder`, as far as its permissions say. One that is missing is judged by
-    the nearest folder above it, in which it would be made."""
+def why_unwritable(folder: Path) -> str | None:
+    """Return why no file can be written in `folder`, as far as permissions say, or None.
+
+    A folder that is missing is judged by the nearest one above it, in which it would be made.
+    """
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    if not folder.is_dir():
+        return f"{folder} is {'a link to nothing' if folder.is_symlink() and not folder.exists() else 'not a folder'}"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} can't be written"
 
 
 def lock(file: IO) -> bool:

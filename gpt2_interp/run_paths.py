@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.files import why_unwritable
 
 CHECKPOINTS = "checkpoints"
 MODEL_OUTPUTS = "model_outputs"
@@ -75,6 +77,13 @@ class RunPaths:
     def all(self) -> list[Path]:
         """Return every folder that belongs to this run."""
         return [self.root / folder / self.run_name for folder in OUTPUT_FOLDERS]
+
+
+def check_can_write(root: Path | str, folders: Iterable[Path]) -> None:
+    """Refuse `--root` where one of the folders under it can't be made or written. Raises InputError."""
+    for folder in folders:
+        if reason := why_unwritable(folder):
+            raise InputError(f"--root {root}: {reason}; give a folder that you may write to.")
 
 
 def measured_runs(root: Path = Path(".")) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from gpt2_interp.errors import InputError, first_line, leave_at_ctrl_c
-from gpt2_interp.files import can_be_written
+from gpt2_interp.errors import InputError, first_line, is_disk_full, is_out_of_memory, leave_at_ctrl_c
+from gpt2_interp.files import why_unwritable
 from gpt2_interp.run_paths import here_or_in_repository
 
 TIMEOUT_SECONDS = 3.0
@@ -40,7 +41,7 @@ def begin() -> None:
     os.environ["MPLBACKEND"] = "agg"  # a notebook leaves its own to what it starts, where that may not be installed
     for name, defaults in CACHES.items():
         places = [os.environ[name]] if os.environ.get(name) else [os.environ.get(*default) for default in defaults]
-        if not all(can_be_written(Path(place).expanduser()) for place in places):
+        if any(why_unwritable(Path(place).expanduser()) for place in places):
             os.environ[name] = _temporary_folder()
 
 
@@ -115,8 +116,25 @@ def _reachable() -> bool:
     return bool(answer and answer[0])
 
 
-def not_found(what: str, name: str, flag: str, error: Exception) -> str:
-    if Path(name).is_dir():
-        return f"{what} in {name} can't be loaded: {first_line(error)}."
-    why = "and the Hugging Face Hub can't be reached" if is_offline() else "nor a model on the Hugging Face Hub"
-    return f"{what} {name!r} is not a local folder, {why}: give {flag} a local folder in Hugging Face layout."
+@contextmanager
+def reading(what: str, name: str, flag: str) -> Iterator[None]:
+    """Turn what a library raises while it reads a model's folder, which anybody may have written, into one sentence.
+
+    Hugging Face checks little of it: a wrong value ends in any kind of error. Raises InputError, which names `flag`
+    where the folder is missing.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error) or is_disk_full(error):
+            raise
+        if isinstance(error, (OSError, ValueError)) and not Path(name).is_dir():
+            why = "and the Hugging Face Hub can't be reached" if is_offline() else "nor a model on the Hugging Face Hub"
+            problem = (
+                f"{what} {name!r} is not a local folder, {why}: give {flag} a local folder in Hugging Face layout."
+            )
+            raise InputError(problem) from None
+        kind = f"{type(error).__name__}: " if isinstance(error, (LookupError, TypeError, AttributeError)) else ""
+        raise InputError(f"{what} in {name} can't be loaded: {kind}{first_line(error)}.") from None

@@ -19,7 +19,7 @@ from gpt2_interp.cli.training_values import check_values
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
 from gpt2_interp.model.settings import ModelArguments
-from gpt2_interp.run_paths import check_run_name
+from gpt2_interp.run_paths import RunPaths, check_can_write, check_run_name
 from gpt2_interp.training.batch import batch_split
 
 DESCRIPTION = "Fine-tune GPT-2 for summarization or creative writing and measure its inside at every checkpoint."
@@ -52,6 +52,7 @@ def check_command(argv: Sequence[str]) -> Command:
     if given["run_name"] is None:
         raise InputError(NO_NAME)
     check_run_name(given["run_name"])
+    check_can_write(given["root"], RunPaths(given["run_name"], given["root"]).all())
     model, data, experiment = (group(**{one.name: given[one.name] for one in fields(group)}) for group in OURS)
     training = SimpleNamespace(**given)
     validate(model, data, experiment, training)

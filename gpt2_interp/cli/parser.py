@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from copy import copy
 from dataclasses import dataclass
 
@@ -55,8 +56,18 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Exp
     return model, data, experiment, complete_settings(experiment, training)
 
 
+def _processes() -> int:
+    """How many processes torchrun, accelerate or MPI started."""
+    names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    return max(int(os.environ.get(name) or 1) for name in names)
+
+
 def complete_settings(experiment: ExperimentArguments, training: RunTrainingArguments) -> RunTrainingArguments:
     """Fill in what follows from other settings, and return `training`. Raises InputError for a batch that can't be."""
+    if (started := _processes()) > 1 and training.world_size == 1:
+        raise InputError(
+            f"{started} processes were started, and each would train alone: without GPUs add --use_cpu, or start one."
+        )
     if training.n_gpu > 1:
         training._n_gpu = 1  # one process, one device: torchrun takes several (nn.DataParallel would cut packed rows)
     training.per_device_train_batch_size, training.gradient_accumulation_steps = batch_split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +29,7 @@ from gpt2_interp.model.settings import IMPLEMENTATIONS, ModelArguments
 from gpt2_interp.model.task_file import trained_task
 from gpt2_interp.model.tokenizers import TOKENIZER_FILES, load_tokenizer, train_tokenizer
 from gpt2_interp.run_paths import here_or_in_repository
-from gpt2_interp.startup import not_found
+from gpt2_interp.startup import reading
 
 MODEL_CLASSES = {"huggingface": GPT2LMHeadModel, "scratch": ScratchGPT2LMHeadModel}  # --implementation
 # The four published shapes; everything else (50,257 tokens, 1,024 positions) is GPT2Config's default.
@@ -45,10 +46,8 @@ def load_config(name_or_path: str, overrides: str | None = None) -> GPT2Config:
     if name_or_path in GPT2_SHAPES:
         config = GPT2Config(**GPT2_SHAPES[name_or_path])
     else:
-        try:
+        with reading("configuration", name_or_path, "--config_name"):
             config = GPT2Config.from_pretrained(here_or_in_repository(name_or_path))
-        except (OSError, ValueError) as error:
-            raise InputError(not_found("configuration", name_or_path, "--config_name", error)) from None
     if overrides:
         try:
             config.update_from_string(overrides)
@@ -150,10 +149,8 @@ def _load_adapted(
     """Return a base with the adapter merged into it, and their tokenizer. Raises InputError."""
     folder = adapter.parent
     name = here_or_in_repository(base_model) if base_model else _base_of(adapter)
-    try:
+    with reading("adapter", str(folder), "--model_path"):
         kind = PeftConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{adapter} can't be read: {first_line(error)}.") from None
     if kind.is_prompt_learning:
         raise InputError(
             f"{folder} is a {kind.peft_type.value} adapter: a learned prompt, which can't be merged into the weights "
@@ -243,21 +240,28 @@ def _load_whole(name: str, implementation: str, flag: str, **dropout: float) -> 
     """
     if Path(name).is_file():
         raise InputError(f"{flag} {name} is a file: give the folder that holds it.")
-    try:
+    with reading("model", name, flag):
         config = GPT2Config.from_pretrained(name)
         if config.model_type != "gpt2":
             raise InputError(f"{name} is a {config.model_type} model; this project works with GPT-2 models.")
+        if config.n_layer < 1 or config.n_head < 1 or config.n_embd < 1:
+            raise InputError(f"{name}/config.json has n_layer, n_head or n_embd below 1: it describes no model.")
         model, report = MODEL_CLASSES[implementation].from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **dropout
+            name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **dropout
         )
-    except (OSError, ValueError) as error:
-        raise InputError(not_found("model", name, flag, error)) from None
-    except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"the weights in {name} can't be loaded: {first_line(error)}.") from None
+    if mismatched := sorted(report["mismatched_keys"]):
+        weight, found, wanted = mismatched[0]
+        raise InputError(
+            f"the weights in {name} don't belong to its config.json: {weight} has shape {list(found)} instead of "
+            f"{list(wanted)}."
+        )
     if missing := sorted(report["missing_keys"]):
         others = sorted(report["unexpected_keys"])
         hint = f"; they have {others[0]}, which GPT-2 has not" if others else ""
         raise InputError(f"the weights in {name} are incomplete: {missing[0]} is missing{hint}.")
+    in_blocks = sorted(key for key in report["unexpected_keys"] if re.match(r"(transformer\.)?h\.\d+\.", key))
+    if more := [key for key in in_blocks if not key.endswith((".attn.bias", ".attn.masked_bias"))]:  # masks, once
+        raise InputError(f"the weights in {name} don't belong to its config.json, which has no {more[0]}.")
     return model
 
 

@@ -14,7 +14,7 @@ from transformers import (
 
 from gpt2_interp.errors import InputError
 from gpt2_interp.run_paths import here_or_in_repository
-from gpt2_interp.startup import not_found
+from gpt2_interp.startup import reading
 
 TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # a tokenizer's folder has one of them
 
@@ -27,13 +27,11 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         raise InputError(  # AutoTokenizer would make one without words
             f"{name_or_path} has no tokenizer (tokenizer.json, or vocab.json and merges.txt): put its files there."
         )
-    try:
+    with reading("tokenizer", name_or_path, "--tokenizer_name"):
         if folder.is_dir() and not (folder / "tokenizer.json").exists() and (folder / "merges.txt").exists():
             tokenizer = GPT2Tokenizer.from_pretrained(folder)  # AutoTokenizer wants a config.json too
         else:
             tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise InputError(not_found("tokenizer", name_or_path, "--tokenizer_name", error)) from None
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {name_or_path} has no end-of-text token, so the model could not learn to stop.")
     if tokenizer.pad_token is None:

@@ -156,7 +156,11 @@ def best_intact_step(
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete a checkpoint, its seal first: whatever a kill leaves of it is not taken for one."""
+    """Delete a checkpoint, its seal first: whatever a kill leaves of it is not taken for one. Of a link, only the
+    link: somebody keeps the checkpoint elsewhere."""
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+        return
     (checkpoint / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)
 

@@ -88,11 +88,28 @@ def prepare_run(paths: RunPaths, resume: bool, overwrite: bool) -> None:
     if resume:  # what a kill left of an atomic write; pictures are others' business
         remove_leftovers(path for path in paths.all() if path != paths.visualizations)
     if overwrite:  # first what says that there is a run to resume: a kill may leave the rest
-        (paths.model_outputs / "metrics.json").unlink(missing_ok=True)
-        for path in (paths.checkpoints, *paths.all()):
-            shutil.rmtree(path, ignore_errors=True)
+        try:
+            (paths.model_outputs / "metrics.json").unlink(missing_ok=True)
+            for path in (paths.checkpoints, *paths.all()):
+                _empty(path)
+        except OSError as error:
+            raise InputError(f"--overwrite can't delete {error.filename}: {error.strerror}.") from None
     for path in (paths.checkpoints, paths.model_outputs, paths.logs):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    """Delete all that is in `folder`, and the folder unless it is a link: to another disk, say, where the next run
+    belongs too. Raises OSError."""
+    if not folder.is_symlink():
+        if folder.exists():
+            shutil.rmtree(folder)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def provenance() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 import pytest
 
-from gpt2_interp.cli.parser import parse_arguments
+from gpt2_interp.cli.parser import complete_settings, parse_arguments
 from gpt2_interp.cli.presets import preset_names
 from gpt2_interp.cli.training_flags import as_settings
 from gpt2_interp.errors import InputError
@@ -209,3 +209,11 @@ def test_sharded_weights_are_refused(name, monkeypatch):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
     with pytest.raises(InputError, match="whole model in one process"):
         parse_arguments(["quickstart"])
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
+    """As torchrun without GPUs and without --use_cpu starts them: each would train, and write, the whole run."""
+    _, _, experiment, training = parse_arguments(RANDOM_NEWS)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="2 processes .* --use_cpu"):
+        complete_settings(experiment, training)

@@ -351,3 +351,68 @@ def test_training_does_not_start_from_damaged_weights_either(toy_base, tmp_path,
         with pytest.raises(InputError, match="cut"):
             load(tmp_path / "cut")
     load(toy_base)
+
+
+def _write(name, value):
+    def damage(folder):
+        (folder / name).write_text(json.dumps(value))
+
+    return damage
+
+
+def _change(name, **values):
+    def damage(folder):
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | values))
+
+    return damage
+
+
+def _shards(value):
+    def damage(folder):
+        (folder / "model.safetensors").unlink()
+        _write("model.safetensors.index.json", value)(folder)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (_shards({}), "weight_map"),
+        (_shards([]), "can't be loaded"),
+        (_shards({"weight_map": {"a": 3}}), "metadata"),
+        (_shards({"metadata": {}, "weight_map": {"transformer.wte.weight": "gone.safetensors"}}), "gone.safetensors"),
+        (_write("config.json", []), "can't be loaded"),
+        (_write("config.json", 3), "can't be loaded"),
+        (_change("config.json", n_layer="2"), "n_layer"),
+        (_change("config.json", n_layer=0), "n_layer"),
+        (_change("config.json", n_layer=1), r"h\.1\."),
+        (_change("config.json", n_layer=3), r"h\.2\."),
+        (_change("config.json", n_head=0), "n_head"),
+        (_change("config.json", n_embd=16), r"\[96\] instead of \[48\]"),
+        (_change("config.json", activation_function="none"), "none"),
+        (_change("config.json", eos_token_id="x"), "eos_token_id"),
+        (_change("config.json", quantization_config=3), "can't be loaded"),
+        (_write("generation_config.json", []), "can't be loaded"),
+        (_write("tokenizer.json", {}), "tokenizer in .* can't be loaded"),
+        (_write("tokenizer.json", 3), "tokenizer in .* can't be loaded"),
+        (_write("tokenizer_config.json", []), "tokenizer in .* can't be loaded"),
+        (_change("tokenizer_config.json", eos_token=3), "eos_token"),
+    ],
+)
+def test_a_folder_that_means_nothing_is_refused_in_one_sentence(damage, word, toy_base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(toy_base, folder)
+    damage(folder)
+    for load in (lambda: load_trained(str(folder)), lambda: load_base(ModelArguments(str(folder)), 0, ())):
+        with pytest.raises(InputError, match=word) as error:
+            load()
+        assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_masks_that_old_checkpoints_hold_are_no_mistake(toy_base, tmp_path):
+    shutil.copytree(toy_base, tmp_path / "base")
+    weights = load_file(toy_base / "model.safetensors")
+    weights |= {"transformer.h.0.attn.bias": torch.ones(1), "transformer.h.0.attn.masked_bias": torch.ones(1)}
+    save_file(weights, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    load_trained(str(tmp_path / "base"))

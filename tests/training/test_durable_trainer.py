@@ -23,7 +23,7 @@ from gpt2_interp.errors import DiskFullError, InputError, Interrupted
 from gpt2_interp.model.tokenizers import load_tokenizer
 from gpt2_interp.recording.recorder import SnapshotRecorder
 from gpt2_interp.synthetic.rows import news_rows
-from gpt2_interp.training.checkpoints import MANIFEST, all_checkpoints, newest_intact, step_of, verify
+from gpt2_interp.training.checkpoints import MANIFEST, all_checkpoints, newest_intact, remove, step_of, verify
 from gpt2_interp.training.durable_trainer import DurableTrainer
 from gpt2_interp.training.pace import TIMING
 from gpt2_interp.training.trainer import SupervisedTrainer
@@ -182,6 +182,31 @@ def test_killed_while_an_earlier_run_is_deleted(references, toy_base, tmp_path):
     assert run.paths.metrics.exists() and not run.paths.checkpoints.exists()
     assert run("--resume") == 0 and "starting from the beginning" in run.output
     assert_same(run, references("full")[1])
+
+
+def test_a_run_on_another_disk_is_overwritten_and_resumed_like_any(references, toy_base, tmp_path):
+    """Each of its folders is a link, with another run in it; killed after that is deleted."""
+    run, disk = Run(tmp_path / "root", toy_base), tmp_path / "disk"
+    for folder in run.paths.all():
+        place = disk / folder.parent.name
+        place.mkdir(parents=True)
+        folder.parent.mkdir(parents=True)
+        folder.symlink_to(place)
+        (place / "old.txt").touch()
+    shutil.copytree(references("lora")[0].paths.checkpoints, run.paths.checkpoints, dirs_exist_ok=True)
+    killed = run("--overwrite", fault=partial(die_at_call, "gpt2_interp.training.checkpoints", "flush_to_disk", 1))
+    assert killed == -signal.SIGKILL, run.output
+    assert run("--resume") == 0 and "starting from the beginning" in run.output, run.output
+    assert all(folder.is_symlink() for folder in run.paths.all()) and not list(disk.rglob("old.txt"))
+    assert_same(run, references("full")[1])
+
+
+def test_a_checkpoint_that_is_a_link_is_only_unlinked(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / MANIFEST).touch()
+    (tmp_path / "checkpoint-1").symlink_to(tmp_path / "kept")
+    remove(tmp_path / "checkpoint-1")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", MANIFEST]
 
 
 # --- damaged ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from gpt2_interp.cli.parser import parse_arguments
 from gpt2_interp.cli.training_flags import as_settings, what_settings_decide
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import finite
-from gpt2_interp.training.resuming import adopt_choices, check_settings
+from gpt2_interp.training.resuming import DATA_FILES, adopt_choices, check_settings, have_data_moved
 
 ARGUMENTS = as_settings(*parse_arguments(["quickstart"]))
 DECIDES = what_settings_decide()
@@ -114,3 +114,36 @@ def test_threads_count_on_a_cpu_only_and_other_facts_not_at_all():
     check_settings({"device": "mps", "threads": 8}, {"device": "mps", "threads": 4})
     check_settings({"data": {"train": {"source": "a"}}}, {"data": {"train": {"source": "b", "sha256": "c"}}})
     check_settings({"versions": {"numpy": "1"}, "git_commit": "a"}, {"versions": {"numpy": "2"}, "git_commit": "b"})
+
+
+def run_on(sha256, path="a/rows.jsonl", **arguments):
+    """run.json of a run on a file of data."""
+    arguments = {"train_file": path, "source_files": [f"x={path}"], **arguments}
+    return {"arguments": arguments, "data": {"train": {"source": path, "sha256": sha256}}}
+
+
+def test_the_same_data_may_be_elsewhere_by_now():
+    moved = run_on("a" * 64, "b/rows.jsonl")
+    check_settings(run_on("a" * 64), moved)
+    check_settings(run_on("a" * 64), {"arguments": moved["arguments"]})  # before they are read
+    assert have_data_moved(run_on("a" * 64), moved) and not have_data_moved(moved, moved)
+    assert set(ARGUMENTS) >= DATA_FILES
+
+
+def test_other_data_are_refused_wherever_they_are():
+    with pytest.raises(InputError, match="the sha256 of the train data was aa.* and is now bb") as error:
+        check_settings(run_on("a" * 64), run_on("b" * 64, "b/rows.jsonl"))
+    assert "name" not in str(error.value).split("give another")[0]
+    with pytest.raises(InputError, match=r"from rows.jsonl, now others.jsonl; .*file's name"):
+        check_settings(run_on("a" * 64), run_on("b" * 64, "a/others.jsonl"))
+    with pytest.raises(InputError, match="--train_file was a/rows.jsonl and is now b/rows.jsonl"):
+        check_settings({"arguments": run_on("a")["arguments"]}, run_on("a", "b/rows.jsonl"))  # content never recorded
+
+
+def test_the_flags_that_resume_are_given():
+    """A default may be another one than when the run began."""
+    was = {"learning_rate": 1e-3, "measures": ["a b", "c"], "use_cpu": False, "block_size": None, "mixture": []}
+    now = {"learning_rate": 1e-4, "measures": ["c"], "use_cpu": True, "block_size": 8, "mixture": ["x=1"]}
+    with pytest.raises(InputError) as error:
+        check_settings({"arguments": was}, {"arguments": now})
+    assert "with --learning_rate 0.001 --measures 'a b' c --use_cpu false, or" in str(error.value)
