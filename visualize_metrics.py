@@ -5,7 +5,7 @@
     python visualize_metrics.py --all
 
 reads   interpretability_metrics/<run>/, attention_analysis/<run>/, latent_space_evolution/<run>/, model_outputs/<run>/
-writes  interpretability_metrics/<run>/claims.json               every change, tested: which may be claimed
+writes  interpretability_metrics/<run>/claims.json               every change, tested, and the words that follow
         visualizations/<run>/                                    the pictures below
         visualizations/<run>/interpretability_report.html        all of it in one file
         visualizations/interpretability_report.html              all runs compared
@@ -68,7 +68,8 @@ def draw_run(paths: RunPaths, names: list[str]) -> tuple[list[Path], list[str]]:
     missing."""
     from tqdm import tqdm
 
-    from gpt2_interp.analysis.claims import summary, write_claims
+    from gpt2_interp.analysis.claim_words import summary
+    from gpt2_interp.analysis.claims import write_claims
     from gpt2_interp.analysis.measurements import Measurements
     from gpt2_interp.figures.draw import write_picture
     from gpt2_interp.report.page import write_run_report

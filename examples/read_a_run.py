@@ -61,6 +61,6 @@ figure.savefig("my_figure.png", dpi=150)
 # A changed head is not yet a finding: `claims.json`, which `visualize_metrics.py` writes, has the tests.
 
 # %%
-claimed = [one for one in run.claims.get("changes", []) if one["measure"] == "attn_sink" and one["claimed"]]
-for one in claimed:
-    print(one["unit"], f"{one['change']:+.3f}, {one['low']:+.3f} to {one['high']:+.3f}", one["verdict"])
+found = [one for one in run.claims.get("changes", []) if one["measure"] == "attn_sink" and one["beyond_noise"]]
+for one in found:
+    print(one["unit"], f"{one['change']:+.3f}, {one['low']:+.3f} to {one['high']:+.3f}", ", ".join(one["words"]))

@@ -11,7 +11,6 @@ carries most of what was learned.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import zlib
@@ -20,18 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from gpt2_interp.analysis.claims import write_claims
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.files import write_json
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.patterns import fold_patterns
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import (
-    CLAIMED,
+    FEWEST_PERTURBATIONS,
     HALVES,
-    HEADLINE,
     MEASURE,
     N_INTRUDER,
-    N_PERTURBATION,
     N_SINGULAR,
     POOLINGS,
     REFERENCE,
@@ -148,7 +146,7 @@ def write_fake_run(
     if scores:
         _write_outputs(paths, task, steps)
     if claims:
-        write_json(paths.metrics / "claims.json", fake_claims(store))
+        write_claims(Measurements(paths))
     return store
 
 
@@ -188,7 +186,7 @@ def _axes(n_layer, n_head, d_model, d_mlp, n_example, control, twins) -> dict[st
         "grad_matrix": ["wte", "wpe", *grads, "biases and layer norms"],
         "singular": N_SINGULAR,
         "intruder": N_INTRUDER,
-        "perturbation": N_PERTURBATION,
+        "perturbation": FEWEST_PERTURBATIONS,
         "token_kind": TOKEN_KINDS,
         "block": ["embeddings", *(f"h.{i}.{part}" for i in range(n_layer) for part in ("attn", "mlp")), "ln_f"],
     }
@@ -392,103 +390,6 @@ def _patterns(axes: dict, t: float) -> np.ndarray:
 def _reference(measure: Measure, axes: dict) -> np.ndarray:
     shape = _shape(measure, axes)
     return np.zeros(shape) if measure.group == "floor" else _random(measure.name).normal(size=shape)
-
-
-# --- claims ------------------------------------------------------------------------------------------------------
-
-
-def fake_claims(store: SnapshotStore) -> dict[str, Any]:
-    """claims.json by a rule of thumb: mean change at the last snapshot, intervals of 5 standard errors."""
-    axes = store.run_info()["axes"]
-    steps = store.steps()
-    measures, changes = {}, []
-    for measure in CLAIMED:
-        if not all(axes[axis] for axis in measure.axes):
-            continue
-        found, values = store.stack(measure.name)
-        band = store.load(steps[-1], [f"band_{measure.name}"]).get(f"band_{measure.name}")
-        band = None if band is None else float(np.abs(band).max())
-        stack = functools.cache(lambda name: store.stack(name)[1])
-        ours = [_change(store, stack, measure, unit, band) for unit in np.ndindex(*_unit_shape(measure, axes))]
-        changes += ours
-        measures[measure.name] = {
-            "unit_axes": list(measure.unit_axes),
-            "n_units": len(ours),
-            "n_probes": values.shape[1],
-            "n_clusters": min(12, values.shape[1]),
-            "critical": 3.5,
-            "band": band,
-            "floor": 0.0,
-            "steps": found,
-            "claimed": sum(change["claimed"] for change in ours),
-            "why_none": None if band is not None else "No band was measured, so nothing can be claimed.",
-        }
-        if len(steps) < 2:
-            measures[measure.name]["why_none"] = "There is only one snapshot."
-    return {
-        "schema_version": 1,
-        "run": store.paths.run_name,
-        "step": steps[-1],
-        "steps": steps,
-        "confidence": 0.95,
-        "flips": 10000,
-        "notes": ["Intervals cover the choice of probes, not of the seed."],
-        "measures": measures,
-        "changes": changes if len(steps) > 1 else [],
-    }
-
-
-def _unit_shape(measure: Measure, axes: dict) -> tuple[int, ...]:
-    return tuple(size if isinstance(size := axes[axis], int) else len(size) for axis in measure.unit_axes)
-
-
-def _change(store: SnapshotStore, stack, measure: Measure, unit: tuple[int, ...], band: float | None) -> dict[str, Any]:
-    """One entry of "changes"; stack(name) gives [step, probe, *axes]."""
-    info, labels = store.run_info(), Measurements(store.paths).labels
-
-    def of(name: str) -> np.ndarray:  # [step, probe]
-        where = iter(unit)
-        index = [
-            labels(axis).index(HEADLINE[axis]) if axis in HEADLINE else next(where) for axis in MEASURE[name].axes[1:]
-        ]
-        return stack(name)[(slice(None), slice(None), *index)]
-
-    ours = of(measure.name)
-    low, mean, high = _interval(ours)
-    differs, beyond = low > 0 or high < 0, band is not None and abs(mean) > band
-    entry = {
-        "measure": measure.name,
-        "unit": {axis: labels(axis)[i] for axis, i in zip(measure.unit_axes, unit, strict=True)},
-        "step": store.steps()[-1],
-        "before": float(ours[0].mean()),
-        "after": float(ours[-1].mean()),
-        **{"change": mean, "low": low, "high": high, "change_by_half": [mean, mean], "band": band, "floor": 0.0},
-        **{"control": None, "ablation": None, "null_run": None, "claimed": bool(differs and beyond)},
-        **{"task_specific": None, "causal": None, "reproduced": None, "since": store.steps()[1] if differs else None},
-    }
-    if measure.control and info["axes"][measure.control]:
-        name = f"control_{measure.name}"
-        low, mean, high = _interval(of(name))
-        entry["control"] = {"change": mean, "low": low, "high": high}
-        entry["task_specific"] = bool(entry["claimed"] and abs(entry["change"]) > 2 * abs(mean))
-    ablated = "ablation_exact" in store.manifest(entry["step"])["files"]["metrics"]["arrays"]
-    if measure.unit_axes == ("layer", "head") and ablated:
-        exact = stack("ablation_exact")[:, :, *unit]
-        after = float(exact[-1].mean())
-        bounds = {"before": float(exact[0].mean()), "after": after, "low": after - 0.05, "high": after + 0.05}
-        entry["ablation"] = bounds | {"change": after, "change_low": after - 0.05, "change_high": after + 0.05}
-        entry["causal"] = bool(entry["claimed"] and entry["task_specific"] is not False and after > 0.05)
-    verdicts = {"differs": differs, "claimed": entry["claimed"]}
-    verdicts |= {"task-specific": entry["task_specific"], "causal": entry["causal"]}
-    entry["verdict"] = next((verdict for verdict in reversed(verdicts) if verdicts[verdict]), "none")
-    return entry
-
-
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    """low, mean, high of the change from first to last; values [step, probe]."""
-    change = values[-1] - values[0]
-    half = 5 * change.std() / np.sqrt(len(change))
-    return float(change.mean() - half), float(change.mean()), float(change.mean() + half)
 
 
 # --- log, costs, outputs -----------------------------------------------------------------------------------------

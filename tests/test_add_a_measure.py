@@ -228,7 +228,7 @@ def test_the_claimed_ones_have_band_and_control(root):
         entry = claims["measures"][name]
         assert (entry["n_units"], entry["n_probes"]) == (units, 12) and entry["band"] > 0
         changes = [change for change in claims["changes"] if change["measure"] == name]
-        assert len(changes) == units and all(change["control"] is not None for change in changes)
+        assert len(changes) == units and all(change["general_text"] is not None for change in changes)
 
 
 @pytest.mark.slow

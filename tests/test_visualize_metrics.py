@@ -36,9 +36,9 @@ def test_writes_every_picture_and_both_reports(tmp_path, monkeypatch, capsys):
     assert f"{len(DRAWN) + 1}/{len(DRAWN) + 1}" in output.err  # the progress bar
 
     changes = json.loads((store.paths.metrics / "claims.json").read_text())["changes"]
-    claimed = {(c["measure"], *c["unit"].values()) for c in changes if c["claimed"] and "head" in c["unit"]}
-    assert ("attn_source_ns", *map(str, CHANGED_HEAD)) in claimed and ("attn_sink", *map(str, STYLE_HEAD)) in claimed
-    assert {unit[1:] for unit in claimed} == {tuple(map(str, head)) for head in (CHANGED_HEAD, STYLE_HEAD)}
+    counted = {(c["measure"], *c["unit"].values()) for c in changes if c["counted"] and "head" in c["unit"]}
+    assert ("attn_source_ns", *map(str, CHANGED_HEAD)) in counted and ("attn_sink", *map(str, STYLE_HEAD)) in counted
+    assert {unit[1:] for unit in counted} == {tuple(map(str, head)) for head in (CHANGED_HEAD, STYLE_HEAD)}
 
 
 def test_help_lists_the_pictures_and_draws_nothing():

@@ -17,8 +17,8 @@ FEWER = {
     "gpt2_interp.probes.choose.CONTROL": 8,
     "gpt2_interp.probes.choose.TWINS": 8,
     "gpt2_interp.probes.contrasts.SEQUENCES": 8,
-    "gpt2_interp.recording.bands.N_PERTURBATION": 2,
-    "gpt2_interp.recording.recorder.N_PERTURBATION": 2,
+    "gpt2_interp.recording.plan.FEWEST_PERTURBATIONS": 2,
+    "gpt2_interp.recording.plan.MOST_PERTURBATIONS": 2,
 }
 N_LAYER, N_HEAD, N_EMBD, N_POSITIONS = 2, 2, 32, 384
 

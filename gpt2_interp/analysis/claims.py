@@ -1,98 +1,79 @@
 """Tests of the changes since step 0, from the snapshot store alone: claims.json.
 
-A change is *claimed* when its simultaneous interval excludes zero and it is larger than what random perturbations of
-the base and the precision of training do; *task-specific* when it is also larger than on general text; *causal* when
-taking the head away costs something, and another amount than at step 0. Statistics: `statistics/simultaneous.py`.
+Every change of every claimed measure is judged, unit by unit (a head, a layer, or the model), by each comparison that
+the run has. Which words follow from which comparison: `claim_words.py`. Statistics: `statistics/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpt2_interp.analysis.changes import Comparisons, comparisons, spans
-from gpt2_interp.analysis.measurements import Measurements, Series
+from gpt2_interp.analysis.changes import (
+    FEWEST_NULL_RUNS,
+    Comparisons,
+    as_entry,
+    comparisons,
+    is_large,
+    paired_difference,
+)
+from gpt2_interp.analysis.claim_words import missing_tests, why_nothing, why_unmeasured, words
+from gpt2_interp.analysis.measurements import CLAIMS_VERSION, Measurements, Series
+from gpt2_interp.analysis.restorations import Restoration, restoration
 from gpt2_interp.files import write_json
 from gpt2_interp.snapshots.table import CLAIMED, Measure
-from gpt2_interp.statistics.simultaneous import (
-    CONFIDENCE,
-    FEWEST_TO_TEST,
-    FLIPS,
-    Intervals,
-    is_reproduced,
-    simultaneous_intervals,
-)
+from gpt2_interp.statistics.beyond_noise import beyond_noise_in_any, noise_band, times_noise
+from gpt2_interp.statistics.half_change import half_change
+from gpt2_interp.statistics.over_measures import holm
+from gpt2_interp.statistics.simultaneous import CONFIDENCE, Intervals, reproduced, simultaneous_intervals
 
-SCHEMA_VERSION = 1
 HEAD = ("layer", "head")
-
-
-# --- what is judged, without files -----------------------------------------------------------------------------
-
-
-def is_claimed(intervals: Intervals, band: float | None, floor: float | None) -> np.ndarray:
-    """Return whether each change [*unit] excludes zero and exceeds both limits; nothing is claimed without a band."""
-    if band is None:
-        return np.zeros(intervals.mean.shape, bool)
-    size = np.abs(intervals.mean)
-    return intervals.excludes_zero & (size > band) & (size > (floor or 0.0))
-
-
-def is_task_specific(task: Intervals, control: Intervals) -> np.ndarray:
-    """Return whether the end of the task's interval nearer to zero is larger than the farther one of general text's;
-    absolute values, [*unit]. The two need not have the same sign."""
-    near = np.maximum(np.maximum(task.low, -task.high), 0)
-    return near > np.maximum(np.abs(control.low), np.abs(control.high))
-
-
-def since(intervals: Intervals, steps: Sequence[int]) -> list[int | None]:
-    """Return for each unit the first step from which on every interval [step, unit] excludes zero on the same side."""
-    side = np.where(intervals.excludes_zero, np.sign(intervals.mean), 0)
-    same = (side == side[-1]) & (side[-1] != 0)
-    length = np.logical_and.accumulate(same[::-1], axis=0).sum(axis=0)
-    return [steps[len(steps) - n] if n else None for n in length]
-
-
-def verdict(differs: bool, claimed: bool, task_specific: bool | None, causal: bool | None) -> str:
-    """The strongest of VERDICTS that holds; only a claimed change can be task-specific or causal."""
-    if not claimed:
-        return "differs" if differs else "none"
-    return "causal" if causal else "task-specific" if task_specific else "claimed"
-
-
-# --- one run ---------------------------------------------------------------------------------------------------
 
 
 def claims(m: Measurements) -> dict[str, Any]:
     """Return the content of claims.json: each measure, and the change of each of its units at the last snapshot.
 
-    Numbers have six digits, undefined ones are None.
+    Numbers have six digits, undefined ones are None. `claim_words.FIELDS` describes each key.
     """
-    steps = m.steps
     notes: dict[str, None] = {}
-    names = [measure.name for measure in CLAIMED]
-    controls = [f"control_{measure.name}" for measure in CLAIMED if measure.control]
-    series = m.series([*names, *controls, "ablation_exact"], notes=notes)
-    against = comparisons(m, series.get("ablation_exact"), notes)
+    series = m.series([measure.name for measure in CLAIMED], notes=notes)
+    against = comparisons(m, notes)
+    why = {measure.name: why_unmeasured(measure, series.get(measure.name), m.steps) for measure in CLAIMED}
+    tested = {name: Tested(one, against) for name, one in series.items() if why[name] is None}
+    counted = _counted(tested)
     measures, changes = {}, []
     for measure in CLAIMED:
-        one, control = series.get(measure.name), series.get(f"control_{measure.name}")
-        measures[measure.name], entries = _judge(measure, one, control, against, m)
+        if measure.name not in tested:
+            measures[measure.name] = _unmeasured(measure, series.get(measure.name), why[measure.name])
+            continue
+        one = tested[measure.name]
+        found = one.beyond_noise
+        restored = restoration(m, measure.name, found) if measure.unit_axes == HEAD and found.any() else None
+        entries = [
+            _entry(one, i, unit, bool(counted[measure.name][i]), restored, against, m)
+            for i, unit in enumerate(_units(measure, m))
+        ]
+        measures[measure.name] = _summary(one, entries, restored, against)
         changes += entries
-    measured = [measure.name for measure in CLAIMED if measure.never_negative and measure.name in series]
-    if measured:
-        notes[f"{' and '.join(measured)} can't be negative: their intervals say nothing, only the band does."] = None
+    notes |= _notes(tested)
     return _rounded(
         {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": CLAIMS_VERSION,
             "run": m.paths.run_name,
-            "step": steps[-1],
-            "steps": steps,
+            "step": m.steps[-1],
+            "steps": m.steps,
             "confidence": CONFIDENCE,
-            "flips": FLIPS,
+            "comparisons": {
+                "perturbations": max((len(draws) for draws in against.draws.values()), default=0),
+                "training_on_base_text": [run.name for run in against.training],
+                "permuted_targets": None if against.style is None else against.style.name,
+                "seeds": len(against.seeds) + 1,
+            },
             "notes": list(notes),
             "measures": measures,
             "changes": changes,
@@ -102,112 +83,220 @@ def claims(m: Measurements) -> dict[str, Any]:
 
 def write_claims(m: Measurements) -> Path:
     """Write claims.json beside the snapshots' manifests; returns its path."""
-    path = m.paths.metrics / "claims.json"
+    path = m.claims_file
     write_json(path, claims(m))
     return path
 
 
-# --- one measure -----------------------------------------------------------------------------------------------
+def current_claims(m: Measurements) -> dict[str, Any]:
+    """Return claims.json of a run; computed anew where there is none, or where another version of the rules wrote
+    it."""
+    return m.claims or claims(m)
 
 
-def _judge(
-    measure: Measure,
-    series: Series | None,
-    control: Series | None,
+@dataclass(frozen=True)
+class Tested:
+    """One measure at the last snapshot: its change and what the comparisons say of it, arrays [unit]."""
+
+    series: Series
+    against: Comparisons
+
+    @property
+    def measure(self) -> Measure:
+        return self.series.measure
+
+    @cached_property
+    def differences(self) -> np.ndarray:
+        """Changes since step 0, [cluster, step, unit]."""
+        return self.series.differences()
+
+    @cached_property
+    def last(self) -> Intervals:
+        return simultaneous_intervals(self.differences[:, -1])
+
+    @cached_property
+    def before(self) -> np.ndarray:
+        return self.series.before()
+
+    @property
+    def draws(self) -> np.ndarray | None:
+        return self.against.draws.get(self.measure.name)
+
+    @property
+    def floor(self) -> float | None:
+        return self.against.floors.get(self.measure.name)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """How many times its own noise each change is."""
+        if self.draws is None:
+            return np.full(self.last.mean.shape, np.nan)
+        return times_noise(self.last.mean, self.draws)
+
+    @cached_property
+    def band(self) -> float | None:
+        return None if self.draws is None else noise_band(self.draws)
+
+    @cached_property
+    def beyond_noise(self) -> np.ndarray:
+        """An interval without zero, more than noise does, and more than the precision of training does."""
+        if self.band is None:
+            return np.zeros(self.last.mean.shape, bool)
+        above_floor = np.abs(self.last.mean) > (self.floor or 0.0)
+        return self.last.excludes_zero & above_floor & (self.times > self.band)
+
+    @cached_property
+    def large(self) -> np.ndarray:
+        return is_large(self.measure, self.before, self.last.mean)
+
+    @cached_property
+    def half(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return half_change(self.differences, self.series.steps[1:])
+
+    @cached_property
+    def by_half(self) -> list[np.ndarray] | None:
+        return self.series.change_by_half()
+
+    @cached_property
+    def general(self) -> Intervals | None:
+        series = self.against.general.get(self.measure.name)
+        return None if series is None else simultaneous_intervals(series.differences()[:, -1])
+
+    @cached_property
+    def own_article(self) -> Intervals | None:
+        """How much more the own article changes the measure than another row's article in the same format does."""
+        other = self.against.other_article.get(self.measure.name)
+        difference = None if other is None else paired_difference(self.series, other)
+        return None if difference is None else simultaneous_intervals(difference)
+
+    @cached_property
+    def content_specific(self) -> np.ndarray | None:
+        """The own article changes it more than another one, beyond zero and beyond noise; and with permuted targets,
+        from which reading can't be learned, it changes less. None where there is no other article."""
+        own = self.own_article
+        if own is None or self.draws is None:
+            return None
+        found = own.excludes_zero & (times_noise(own.mean, self.draws) > self.band)
+        style = self.of_style
+        return found if style is None else found & (np.abs(self.last.mean) > np.abs(style))
+
+    @property
+    def of_style(self) -> np.ndarray | None:
+        style = self.against.style
+        return None if style is None else style.changes.get(self.measure.name)
+
+    @cached_property
+    def beyond_training(self) -> np.ndarray | None:
+        """Larger than in every run on the base's own kind of text; None where there are fewer than FEWEST_NULL_RUNS."""
+        runs = self.against.of_training(self.measure.name)
+        if runs is None or len(runs) < FEWEST_NULL_RUNS:
+            return None
+        return np.abs(self.last.mean) > np.abs(runs).max(axis=0)
+
+    @cached_property
+    def reproduced(self) -> np.ndarray | None:
+        name = self.measure.name
+        seeds = [run.changes[name] for run in self.against.seeds if name in run.changes]
+        changes = np.array([self.last.mean, *seeds])
+        found = reproduced(changes)
+        return None if found is None else found & is_large(self.measure, self.before, changes.mean(axis=0))
+
+
+def is_larger_than_general(task: Intervals, general: Intervals) -> np.ndarray:
+    """Return whether the end of the task's interval nearer to zero is larger than the farther one of general text's;
+    absolute values, [unit]. The two need not have the same sign."""
+    near = np.maximum(np.maximum(task.low, -task.high), 0)
+    return near > np.maximum(np.abs(general.low), np.abs(general.high))
+
+
+def _counted(tested: Mapping[str, Tested]) -> dict[str, np.ndarray]:
+    """Return [unit] bool by measure: what may be counted over measures.
+
+    It is beyond noise with one error rate over all measures, against zero (but for what can't be negative) and against
+    noise, and no smaller than the smallest effect of interest.
+    """
+    with_band = {name: one for name, one in tested.items() if one.draws is not None}
+    signed = {name: one for name, one in with_band.items() if not one.measure.never_negative}
+    against_zero = holm({name: one.last.p for name, one in signed.items()}, 1 - CONFIDENCE)
+    against_noise = beyond_noise_in_any(
+        {name: one.last.mean for name, one in with_band.items()}, {name: one.draws for name, one in with_band.items()}
+    )
+    return {
+        name: one.beyond_noise & one.large & against_zero.get(name, True) & against_noise[name]
+        if name in with_band
+        else np.zeros(one.last.mean.shape, bool)
+        for name, one in tested.items()
+    }
+
+
+# --- as claims.json has it -------------------------------------------------------------------------------------
+
+
+def _units(measure: Measure, m: Measurements) -> list[dict[str, str]]:
+    """The units of a measure: their labels by axis."""
+    labels = [m.labels(axis) for axis in measure.unit_axes]
+    sizes = [len(each) for each in labels]
+    return [
+        {axis: labels[k][place] for k, (axis, place) in enumerate(zip(measure.unit_axes, position, strict=True))}
+        for position in np.ndindex(*sizes)
+    ]
+
+
+def _entry(
+    one: Tested,
+    i: int,
+    unit: dict[str, str],
+    counted: bool,
+    restored: Restoration | None,
     against: Comparisons,
     m: Measurements,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return (the measure's entry of "measures", those of its units in "changes")."""
-    band, floor = against.bands.get(measure.name), against.floors.get(measure.name)
-    entry = {
-        "unit_axes": list(measure.unit_axes),
-        "n_units": 0,
-        "n_probes": 0,
-        "n_clusters": 0,
-        "critical": None,
-        "band": band,
-        "floor": floor,
-        "steps": [] if series is None else series.steps,
-        "claimed": 0,
-        "why_none": _missing(measure, series, m.steps),
+) -> dict[str, Any]:
+    """One entry of "changes"."""
+    last, half = one.last, one.half
+    runs = against.of_training(one.measure.name)
+    ablation = against.ablation if one.measure.unit_axes == HEAD else None
+    entry: dict[str, Any] = {
+        "measure": one.measure.name,
+        "unit": unit,
+        "step": one.series.steps[-1],
+        "before": one.before[i],
+        "after": one.before[i] + last.mean[i],
+        "change": last.mean[i],
+        "low": last.low[i],
+        "high": last.high[i],
+        "p": last.p[i],
+        "change_by_half": None if one.by_half is None else [change[i] for change in one.by_half],
+        "times_noise": one.times[i],
+        "half_change": {"step": half[0][i], "low": half[1][i], "high": half[2][i]},
+        "general_text": None if one.general is None else as_entry(one.general, i),
+        "other_article": None if one.own_article is None else as_entry(one.own_article, i),
+        "training_on_base_text": None if runs is None else np.abs(runs[:, i]).max(),
+        "permuted_targets": None if one.of_style is None else one.of_style[i],
+        "ablation": None if ablation is None else _ablation_entry(ablation, i),
+        "restoration": None if restored is None or not one.beyond_noise[i] else restored.entry(i),
+        "differs": bool(last.excludes_zero[i]),
+        "beyond_noise": bool(one.beyond_noise[i]),
+        "large": bool(one.large[i]),
+        "counted": counted,
+        "beyond_training": _at(one.beyond_training, i, one.beyond_noise[i]),
+        "larger_than_on_general_text": _general(one, i),
+        "content_specific": _at(one.content_specific, i, one.beyond_noise[i]),
+        "change_matters": None if restored is None or not one.beyond_noise[i] else restored.word(i),
+        "head_matters": _head_matters(ablation, i),
+        "reproduced": _at(one.reproduced, i, True),
     }
-    if entry["why_none"] is not None:
-        return entry, []
-    assert series is not None  # _missing has said so otherwise
-    differences = series.differences()
-    family = simultaneous_intervals(differences)
-    last = family.at(-1)
-    general = None
-    if spans(control, m.steps):
-        general = simultaneous_intervals(control.differences()).at(-1)
-    claimed = is_claimed(last, band, floor)
-    entry |= {
-        "n_units": last.mean.size,
-        "n_probes": int(np.isfinite(series.values[-1] - series.values[0]).any(axis=1).sum()),
-        "n_clusters": int(np.isfinite(differences[:, -1]).any(axis=1).sum()),
-        "critical": family.critical,
-        "claimed": int(claimed.sum()),
-    }
-    entry["why_none"] = None if claimed.any() else _why_none(entry, last)
-    return entry, _entries(series, family, general, claimed, entry, against, m)
+    return entry | {"words": words(entry)}
 
 
-def _entries(
-    series: Series,
-    family: Intervals,
-    general: Intervals | None,
-    claimed: np.ndarray,
-    entry: Mapping[str, Any],
-    against: Comparisons,
-    m: Measurements,
-) -> list[dict[str, Any]]:
-    """One entry of "changes" for each unit."""
-    measure, last, before = series.measure, family.at(-1), series.before()
-    halves, began = series.change_by_half(), since(family, series.steps[1:])
-    specific = None if general is None else is_task_specific(last, general)
-    ablation = against.ablation if measure.unit_axes == HEAD else None
-    seeds = [changes[measure.name] for changes in against.seeds if measure.name in changes]
-    reproduced = is_reproduced(np.array([last.mean, *seeds]))
-    null = against.null_entry(measure.name)
-    labels = {axis: m.labels(axis) for axis in measure.unit_axes}
-    sizes = [len(labels[axis]) for axis in measure.unit_axes]
-    entries = []
-    for i, position in enumerate(np.ndindex(*sizes)):
-        is_specific = (
-            None if general is None or specific is None or not np.isfinite(general.p[i]) else bool(specific[i])
-        )
-        cost = None if ablation is None else _ablation_entry(ablation, i)
-        is_causal = None if ablation is None or not np.isfinite(ablation[1].p[i]) else _causal(ablation, i)
-        entries.append(
-            {
-                "measure": measure.name,
-                "unit": {axis: labels[axis][k] for axis, k in zip(measure.unit_axes, position, strict=True)},
-                "step": series.steps[-1],
-                "before": before[i],
-                "after": before[i] + last.mean[i],
-                "change": last.mean[i],
-                "low": last.low[i],
-                "high": last.high[i],
-                "p": last.p[i],
-                "change_by_half": None if halves is None else [half[i] for half in halves],
-                "band": entry["band"],
-                "floor": entry["floor"],
-                "control": None if general is None else _range(general, i),
-                "ablation": cost,
-                "null_run": None if null is None else {**null, "change": null["change"][i]},
-                "claimed": bool(claimed[i]),
-                "task_specific": is_specific,
-                "causal": is_causal,
-                "reproduced": None if reproduced is None or np.isnan(last.mean[i]) else bool(reproduced[i]),
-                "verdict": verdict(bool(last.excludes_zero[i]), bool(claimed[i]), is_specific, is_causal),
-                "since": began[i],
-            }
-        )
-    return entries
+def _at(found: np.ndarray | None, i: int, applies: bool | np.bool_) -> bool | None:
+    """One unit of an answer; None where the question was not asked, False where what it builds on does not hold."""
+    return None if found is None else bool(found[i] and applies)
 
 
-def _range(intervals: Intervals, i: int) -> dict[str, float]:
-    return {"change": intervals.mean[i], "low": intervals.low[i], "high": intervals.high[i]}
+def _general(one: Tested, i: int) -> bool | None:
+    if one.general is None or not np.isfinite(one.general.p[i]):
+        return None
+    return bool(is_larger_than_general(one.last, one.general)[i])
 
 
 def _ablation_entry(ablation: tuple[np.ndarray, Intervals, Intervals], i: int) -> dict[str, float]:
@@ -216,39 +305,64 @@ def _ablation_entry(ablation: tuple[np.ndarray, Intervals, Intervals], i: int) -
     return cost | {"change": change.mean[i], "change_low": change.low[i], "change_high": change.high[i]}
 
 
-def _causal(ablation: tuple[np.ndarray, Intervals, Intervals], i: int) -> bool:
-    """Return whether taking the head away costs something now, and another amount than at step 0."""
-    return bool(ablation[1].excludes_zero[i] and ablation[2].excludes_zero[i])
+def _head_matters(ablation: tuple[np.ndarray, Intervals, Intervals] | None, i: int) -> bool | None:
+    """Return whether taking the head away changes the loss of the target now."""
+    if ablation is None or not np.isfinite(ablation[1].p[i]):
+        return None
+    return bool(ablation[1].excludes_zero[i])
 
 
-def _missing(measure: Measure, series: Series | None, steps: list[int]) -> str | None:
-    """Return why there is no change to look at; None if there is one."""
-    if series is None:
-        return f"It was not measured: --measures is without {measure.group}, or this run has nothing to measure it on."
-    if series.steps[0] != 0:
-        return "There is no snapshot of step 0 to compare with."
-    if series.steps[-1] != steps[-1]:
-        return f"The last snapshot, of step {steps[-1]}, does not have it intact."
-    if len(series.steps) == 1:
-        return "There is only one snapshot: nothing can have changed yet."
-    defined = np.isfinite(series.values[-1] - series.values[0]).any()
-    return None if defined else "It is not defined on any of this run's probes."
+def _summary(
+    one: Tested, entries: list[dict[str, Any]], restored: Restoration | None, against: Comparisons
+) -> dict[str, Any]:
+    """The entry of a measure in "measures"."""
+    values, last = one.series.values, one.last
+    counts = {
+        key: sum(entry[key] is True for entry in entries)
+        for key in ("differs", "beyond_noise", "counted", "beyond_training", "content_specific", "reproduced")
+    }
+    counts["change_matters"] = sum(entry["change_matters"] in ("helps", "hurts") for entry in entries)
+    entry = {
+        "unit_axes": list(one.measure.unit_axes),
+        "n_units": last.mean.size,
+        "n_probes": int(np.isfinite(values[-1] - values[0]).any(axis=1).sum()),
+        "n_clusters": int(np.isfinite(one.differences[:, -1]).any(axis=1).sum()),
+        "critical": last.critical,
+        "patterns": last.patterns,
+        "band": one.band,
+        "floor": one.floor,
+        "smallest": one.measure.smallest,
+        "steps": one.series.steps,
+        "counts": counts,
+        "missing": missing_tests(one, restored, against),
+    }
+    return entry | {"why_none": why_nothing(entry)}
 
 
-def _why_none(entry: Mapping[str, Any], last: Intervals) -> str:
-    """Return why no change is claimed: what is missing, else what was found."""
-    differ = int(last.excludes_zero.sum())
-    if entry["n_clusters"] < FEWEST_TO_TEST:
-        return (
-            f"The probes form {entry['n_clusters']} clusters; below {FEWEST_TO_TEST} too few patterns of signs "
-            f"exist for a test at {1 - CONFIDENCE:.0%}."
-        )
-    if entry["band"] is None:
-        return "Random perturbations of the base were not measured at the last snapshot, so there is no band to exceed."
-    if not differ:
-        return "No change's interval excludes zero."
-    limit = max(entry["band"], entry["floor"] or 0.0)
-    return f"{differ} of {entry['n_units']} differ from zero, none by more than the band ({limit:.3g})."
+def _unmeasured(measure: Measure, series: Series | None, why: str | None) -> dict[str, Any]:
+    empty = dict.fromkeys(("critical", "band", "floor"))
+    return {
+        "unit_axes": list(measure.unit_axes),
+        **dict.fromkeys(("n_units", "n_probes", "n_clusters", "patterns"), 0),
+        **empty,
+        "smallest": measure.smallest,
+        "steps": [] if series is None else series.steps,
+        "counts": {},
+        "missing": [],
+        "why_none": why,
+    }
+
+
+def _notes(tested: Mapping[str, Tested]) -> dict[str, None]:
+    found = {}
+    signless = [name for name, one in tested.items() if one.measure.never_negative]
+    if signless:
+        found[f"{' and '.join(signless)} can't be negative: their intervals say nothing, only the band does."] = None
+    for name, one in tested.items():
+        ruled = int(np.isinf(one.last.high).sum())
+        if ruled:
+            found[f"{name}: {ruled} units have no interval, because a few clusters decide their change."] = None
+    return found
 
 
 def _rounded(value: Any) -> Any:
@@ -260,39 +374,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.6g}") if np.isfinite(value) else None
     return value
-
-
-# --- in words --------------------------------------------------------------------------------------------------
-
-
-def summary(claims: Mapping[str, Any]) -> list[str]:
-    """Lines for the console: of each measure how many units are claimed, or why none is."""
-    lines = [f"changes from step 0 to {claims['step']} that may be claimed:"]
-    unmeasured = []
-    for name, entry in claims["measures"].items():
-        units = [change for change in claims["changes"] if change["measure"] == name]
-        if not entry["steps"]:
-            unmeasured.append(name)
-            continue
-        said = entry["why_none"]
-        if said is None:
-            chosen = [unit for unit in units if unit["claimed"]]
-            said = f"{len(chosen)} of {entry['n_units']} {_plural(entry)}" if entry["unit_axes"] else "yes"
-            more = [
-                f"{count} {word}" if entry["unit_axes"] else word
-                for key, word in (
-                    ("task_specific", "task-specific"),
-                    ("causal", "causal"),
-                    ("reproduced", "reproduced"),
-                )
-                if (count := sum(bool(unit[key]) for unit in chosen))
-            ]
-            said += f" ({', '.join(more)})" if more else ""
-        lines.append(f"  {name:22} {said}")
-    if unmeasured:
-        lines.append(f"  not measured: {', '.join(unmeasured)}")
-    return lines
-
-
-def _plural(entry: Mapping[str, Any]) -> str:
-    return {HEAD: "heads", ("hidden_layer",): "layers"}.get(tuple(entry["unit_axes"]), "units")

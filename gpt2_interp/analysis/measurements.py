@@ -25,6 +25,7 @@ from gpt2_interp.statistics.simultaneous import cluster_means
 if TYPE_CHECKING:
     import xarray
 
+CLAIMS_VERSION = 2  # of claims.json; a file of another version is written anew, never read
 UNREADABLE = (InputError, OSError, ValueError, KeyError)  # what a damaged file of the store raises
 
 
@@ -246,10 +247,18 @@ class Measurements:
         """Text of the token ids of the probes, from tokens.json; {} where the run has none."""
         return self.store.tokens()
 
+    @property
+    def claims_file(self) -> Path:
+        return self.paths.metrics / "claims.json"
+
     @cached_property
     def claims(self) -> dict[str, Any]:
-        """claims.json as claims.py wrote it: which changes may be claimed; {} where it was not written."""
-        return _read_json(self.paths.metrics / "claims.json")
+        """claims.json: every change with what was tested, with which numbers, and the words that follow.
+
+        {} where it was not written, or where a version with other rules wrote it: visualize_metrics.py writes it anew.
+        """
+        found = _read_json(self.claims_file)
+        return found if found.get("schema_version") == CLAIMS_VERSION else {}
 
     # ---- means with their uncertainty ----
 

@@ -1,4 +1,4 @@
-"""Runs to compare a run with: the same settings with other seeds, or with permuted targets."""
+"""Runs to compare a run with: the same settings with other seeds, with permuted targets, or on the base's own text."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ def seed_runs(m: Measurements) -> list[Measurements]:
     return list(runs.values())
 
 
+def trained_on_base_text(m: Measurements) -> list[Measurements]:
+    """The runs under the same root that `--null_training` made for this run: on the base's own kind of text, to the
+    same relative change of the weights. Their run.json names the run under "null_training_of". Of one of them, the
+    others."""
+    wanted = m.info.get("null_training_of", m.paths.run_name)
+    return [other for other, _ in _other_runs(m) if other.info.get("null_training_of") == wanted]
+
+
 def _other_runs(m: Measurements) -> Iterator[tuple[Measurements, Mapping[str, Any]]]:
     """Yield (run, arguments) of every other readable run under the same root that has a snapshot, by name."""
     for name in measured_runs(m.paths.root):
@@ -71,6 +79,8 @@ def undeciding(*runs: Mapping[str, Any], kinds: Sequence[str] = ("record", "noth
 def _are_alike(mine: Mapping[str, Any], theirs: Mapping[str, Any], ignored: set[str]) -> bool:
     """Return whether two run.json have the same settings but for the ignored ones, as far as they decide what is
     learned."""
+    if mine.get("null_training_of") != theirs.get("null_training_of"):
+        return False
     left_out = undeciding(mine, theirs) | ignored
     a, b = mine.get("arguments", {}), theirs.get("arguments", {})
     return a.keys() - left_out == b.keys() - left_out and all(a[key] == b[key] for key in a.keys() - left_out)

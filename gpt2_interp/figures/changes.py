@@ -24,7 +24,7 @@ from gpt2_interp.snapshots.table import MEASURE
 from gpt2_interp.statistics.intervals import nan_mean
 
 SUBJECT = "Change of every attention head since step 0"
-TITLE = f"{SUBJECT} (framed and counted: claimed; pale: within the band of random changes)"
+TITLE = f"{SUBJECT} (framed and counted: beyond noise over all measures; pale: within noise, or too small)"
 
 
 def head_change_panels(m: Measurements) -> list[MapPanel]:
@@ -63,10 +63,10 @@ def _change_map(m: Measurements, name: str) -> MapPanel:
     for (i, j), change in changes:
         values[i, j] = np.nan if change["change"] is None else change["change"]
         state[i, j] = cell_state(change)
-        outlined[i, j] = change["claimed"]
+        outlined[i, j] = change["counted"]
         hover[i][j] = f"layer {i}, head {j}<br>" + "<br>".join(describe(change, MEASURE[name].unit))
-    bands = [change["band"] for _, change in changes if change["band"] is not None]
-    half = max([symmetric_range(values), *bands])
+    smallest = 0.0 if MEASURE[name].as_factor else MEASURE[name].smallest
+    half = max(symmetric_range(values), smallest)  # nothing too small to matter looks like much
     return MapPanel(
         f"{name}: {outlined.sum()} of {outlined.size}",
         MEASURE[name].unit,
@@ -78,17 +78,16 @@ def _change_map(m: Measurements, name: str) -> MapPanel:
         state=state,
         outlined=outlined,
         hover=hover,
-        note="" if bands else "no band was measured: nothing can be claimed (size in grey)",
+        note="no band was measured (size in grey)" if (state == NO_BAND).all() else "",
     )
 
 
 def cell_state(change: dict[str, Any]) -> int:
-    """Return SHOWN beyond the band (and the floor of the precision), INSIDE up to it, NO_BAND where there is no
-    band."""
-    if change["band"] is None:
+    """Return SHOWN for a change beyond noise that is no smaller than the smallest effect of interest, INSIDE for less,
+    NO_BAND where there is no band."""
+    if change["times_noise"] is None:
         return NO_BAND
-    limit = max(change["band"], change["floor"] or 0)
-    return SHOWN if change["change"] is not None and abs(change["change"]) > limit else INSIDE
+    return SHOWN if change["beyond_noise"] and change["large"] else INSIDE
 
 
 def describe(change: dict[str, Any], unit: str) -> list[str]:
@@ -96,11 +95,11 @@ def describe(change: dict[str, Any], unit: str) -> list[str]:
     lines = [
         f"{Cell(change['change'], change['low'], change['high'], signed)} {unit}",
         f"from {rounded(change['before'])} to {rounded(change['after'])}",
-        "no band" if change["band"] is None else f"band {rounded(change['band'])}",
-        change["verdict"],
+        "no band" if change["times_noise"] is None else f"{change['times_noise']:.1f} times its noise",
+        ", ".join(change["words"]) or "no difference",
     ]
-    if change.get("since") is not None:
-        lines[-1] += f", since step {change['since']}"
+    if change["half_change"]["step"] is not None:
+        lines[-1] += f", half of it by step {change['half_change']['step']:.0f}"
     return lines
 
 
@@ -120,7 +119,7 @@ def _ablation_map(m: Measurements) -> MapPanel:
             if not bounds or bounds["low"] is None:
                 continue
             state[i, j] = SHOWN if bounds["low"] > 0 or bounds["high"] < 0 else INSIDE
-            outlined[i, j] |= change["verdict"] == "causal"
+            outlined[i, j] = bool(change["head_matters"])
             hover[i][j] = (
                 f"layer {i}, head {j}: {Cell(mean[i, j], bounds['low'], bounds['high'], signed)}"
                 f" nats/token<br>before training {signed(bounds['before'])}"
@@ -137,7 +136,9 @@ def _ablation_map(m: Measurements) -> MapPanel:
         state=state,
         outlined=outlined,
         hover=hover,
-        note="no interval was computed (size in grey)" if (state == NO_BAND).all() else "framed: a causal change",
+        note="no interval was computed (size in grey)"
+        if (state == NO_BAND).all()
+        else "framed: the head matters now (its change need not)",
     )
 
 

@@ -67,7 +67,7 @@ SECTIONS = (
     Section("quality", "Quality of the texts", "Quality"),
     Section("samples", "Samples", "Samples"),
     Section("learned", "What was learned, and when", "Learning"),
-    Section("claims", "What may be claimed", "Claims"),
+    Section("claims", "Which changes to believe", "Changes"),
     Section("heads", "Attention heads", "Heads"),
     Section("hidden", "Hidden states", "Hidden states"),
     Section("weights", "Weights and gradients", "Weights"),
@@ -122,8 +122,9 @@ PICTURES = (
         "which heads changed by more than chance",
         (*HEAD_MEASURES, "ablation_exact"),
         "One map for each measure, layers from top to bottom: red cells rose, blue ones fell. Pale cells changed "
-        "no more than random perturbations of the same size change a head; framed ones are claimed, and the title "
-        "counts them. Hatched grey means that there is no band: nothing can be claimed. The last map is what "
+        "no more than random perturbations of the base change that very head, or less than the smallest effect of "
+        "interest; framed ones count over all measures, and the title counts them. Grey means that there is no band "
+        "or no value. The last map is what "
         "taking each head away costs; pale there means that the interval holds 0.",
         "A changed head need not matter, and a head can matter without having changed. Measures of one head "
         "overlap: changes of one head in several maps can be one finding.",

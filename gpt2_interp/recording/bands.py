@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from tqdm import tqdm
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.model.base_weights import BaseWeights
-from gpt2_interp.snapshots.table import HEADLINE, MEASURE, N_PERTURBATION, POOLINGS, REGIONS
+from gpt2_interp.snapshots.table import HEADLINE, MEASURE, POOLINGS, REGIONS
 
 Arrays = dict[str, np.ndarray]
 
 
-def perturbation_band(gpt2: GPT2LMHeadModel, base: BaseWeights, means: Callable[[], Arrays]) -> Arrays:
-    """band_<name> [perturbation, *units]: changes under random perturbations of the base, each matrix by as much as
-    training changed it.
+def perturbation_band(gpt2: GPT2LMHeadModel, base: BaseWeights, means: Callable[[], Arrays], draws: int) -> Arrays:
+    """band_<name> [perturbation, *units]: changes under `draws` random perturbations of the base, each matrix by as
+    much as training changed it.
 
     means: measures the model as it is at that moment, {name: [*units]}.
     """
@@ -23,7 +24,7 @@ def perturbation_band(gpt2: GPT2LMHeadModel, base: BaseWeights, means: Callable[
     with base.replaced(gpt2):
         start = means()
     changes: dict[str, list[np.ndarray]] = {name: [] for name in start}
-    for seed in range(N_PERTURBATION):
+    for seed in tqdm(range(draws), desc="perturbing the base", unit=" draws", leave=False):
         with base.perturbed(gpt2, seed, norms):
             for name, values in means().items():
                 changes[name].append(values - start[name])

@@ -34,7 +34,7 @@ from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.recording.bands import Arrays, over_probes, perturbation_band
 from gpt2_interp.snapshots.patterns import fold_patterns
-from gpt2_interp.snapshots.table import GROUPS, HIDDEN, MEASURE
+from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, GROUPS, HIDDEN, MEASURE
 
 
 def capture(
@@ -45,6 +45,7 @@ def capture(
     base: BaseWeights,
     reference: Mapping[str, np.ndarray] | None = None,
     previous: np.ndarray | None = None,
+    perturbations: int = FEWEST_PERTURBATIONS,
     watch: Stopwatch | None = None,
     max_batch_tokens: int = MAX_BATCH_TOKENS,
 ) -> Arrays:
@@ -52,8 +53,8 @@ def capture(
 
     model: a GPT2LMHeadModel, also wrapped by PEFT, DDP or torch.compile. reference: what `write_reference` stored at
     step 0; without one this model is the base, and the reference's arrays can be wanted too. previous: hidden_pooled of
-    the snapshot before. Weights, gradients, training mode, attention implementation and random state are left as they
-    were.
+    the snapshot before. perturbations: how many make up the band. Weights, gradients, training mode, attention
+    implementation and random state are left as they were.
     """
     gpt2 = find_gpt2(model)
     whole = Capture(
@@ -64,6 +65,7 @@ def capture(
         is_base=reference is None,
         reference=reference or {},
         previous=previous,
+        perturbations=perturbations,
         watch=watch or Stopwatch(gpt2.device),
         max_tokens=max_batch_tokens,
     )
@@ -83,6 +85,7 @@ class Capture:
     is_base: bool
     reference: Mapping[str, np.ndarray]
     previous: np.ndarray | None
+    perturbations: int
     watch: Stopwatch
     max_tokens: int
 
@@ -304,7 +307,7 @@ def _band(s: Capture) -> Arrays:
         return {}
     names = {name.removeprefix("band_") for name in s.wanted if name.startswith("band_")}
     few = few_probes(s.gpt2, s.probe_set, names, s.base, s.reference, s.max_tokens)
-    return perturbation_band(s.gpt2, s.base, few.claimed_means)
+    return perturbation_band(s.gpt2, s.base, few.claimed_means, s.perturbations)
 
 
 def few_probes(
@@ -326,6 +329,7 @@ def few_probes(
         is_base=False,
         reference=reference,
         previous=None,
+        perturbations=0,
         watch=Stopwatch(gpt2.device),  # of its own: its time counts for the band
         max_tokens=max_tokens,
     )

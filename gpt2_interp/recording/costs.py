@@ -18,7 +18,7 @@ from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.recording.capture import few_probes
 from gpt2_interp.recording.plan import QUARTERS, array_bytes, wanted_names
-from gpt2_interp.snapshots.table import N_PERTURBATION, STORED
+from gpt2_interp.snapshots.table import STORED
 
 RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier != "light"))
 
@@ -54,11 +54,12 @@ def rare_seconds(
     groups: Collection[str],
     base: BaseWeights,
     reference: Mapping[str, np.ndarray],
+    perturbations: int,
 ) -> dict[str, float]:
     """Estimate the seconds of graft and band, as far as they are among `groups`: one pass is run and timed, and
     multiplied by their number.
 
-    reference: what was stored of step 0. The model is left as it was.
+    reference: what was stored of step 0. perturbations: how many make up the band. The model is left as it was.
     """
     gpt2, found = find_gpt2(model), {}
     with measuring(gpt2):
@@ -74,7 +75,7 @@ def rare_seconds(
             start = time.perf_counter()
             with base.perturbed(gpt2, 0, _any_norms(gpt2)):
                 few.claimed_means()
-            found["band"] = (N_PERTURBATION + 1) * (time.perf_counter() - start)
+            found["band"] = (perturbations + 1) * (time.perf_counter() - start)
     return found
 
 

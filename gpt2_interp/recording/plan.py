@@ -13,7 +13,14 @@ from gpt2_interp.inside.grafts import graft_tokens
 from gpt2_interp.inside.losses import token_forwards
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.snapshots.schedule import ALL, SHARE, check_groups
-from gpt2_interp.snapshots.table import GROUPS, MEASURE, N_PERTURBATION, STORED, axis_size
+from gpt2_interp.snapshots.table import (
+    FEWEST_PERTURBATIONS,
+    GROUPS,
+    MEASURE,
+    MOST_PERTURBATIONS,
+    STORED,
+    axis_size,
+)
 
 QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
 SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
@@ -52,17 +59,31 @@ def chosen_groups(
     left_out = {}
     for group in EXPENSIVE:
         tokens = expensive_tokens(group, probe_set, model)
-        small = 2 * model["parameters"] * tokens <= SMALL
-        share = tokens / (3 * training_tokens) if training_tokens else math.inf  # a step costs three forward passes
-        if not small and share > SHARE:
+        if not _is_cheap(tokens, model, training_tokens):
+            share = tokens / (3 * training_tokens) if training_tokens else math.inf
             left_out[group] = (
                 f"it would cost {100 * share:.0f}% of the training's time; --measures {group} measures it anyway"
             )
     return [group for group in GROUPS if group not in left_out], left_out
 
 
-def expensive_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) -> float:
-    """Tokens an expensive group reads in total; ablation counts twice (first and last snapshot)."""
+def perturbations(probe_set: ProbeSet, model: Mapping[str, int], training_tokens: float) -> int:
+    """Return how many random perturbations make up the band: MOST_PERTURBATIONS where they cost no more than another
+    expensive group may, else FEWEST_PERTURBATIONS."""
+    tokens = expensive_tokens("band", probe_set, model, MOST_PERTURBATIONS)
+    return MOST_PERTURBATIONS if _is_cheap(tokens, model, training_tokens) else FEWEST_PERTURBATIONS
+
+
+def _is_cheap(tokens: float, model: Mapping[str, int], training_tokens: float) -> bool:
+    share = tokens / (3 * training_tokens) if training_tokens else math.inf  # a step costs three forward passes
+    return 2 * model["parameters"] * tokens <= SMALL or share <= SHARE
+
+
+def expensive_tokens(
+    group: str, probe_set: ProbeSet, model: Mapping[str, int], draws: int = FEWEST_PERTURBATIONS
+) -> float:
+    """Tokens an expensive group reads in total; ablation counts twice (first and last snapshot), a band has `draws`
+    perturbations."""
     examples = [probe_set.examples[i] for i in probe_set.few]
     if group == "ablation":
         return 2 * ablation_tokens(examples, model["n_layer"], model["n_head"])
@@ -72,7 +93,7 @@ def expensive_tokens(group: str, probe_set: ProbeSet, model: Mapping[str, int]) 
     few = token_forwards(examples)
     sequences = sum(map(len, probe_set.sequences))
     twins = sum(len(prefix) for pair in probe_set.twins for prefix in pair.prefixes)
-    return (N_PERTURBATION + 1) * ((2 if probe_set.others else 1) * few + sequences + twins)
+    return (draws + 1) * ((2 if probe_set.others else 1) * few + sequences + twins)
 
 
 def wanted_names(groups: Collection[str], of_tiers: Collection[str]) -> set[str]:

@@ -30,15 +30,15 @@ from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet, same_probes
 from gpt2_interp.recording.capture import capture, precision_floor
 from gpt2_interp.recording.costs import cost_lines, rare_seconds
-from gpt2_interp.recording.plan import OF_WEIGHTS, chosen_groups, tiers, wanted_names
+from gpt2_interp.recording.plan import OF_WEIGHTS, chosen_groups, perturbations, tiers, wanted_names
 from gpt2_interp.snapshots.schedule import ALL, Schedule
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import (
     CLAIMED,
+    FEWEST_PERTURBATIONS,
     HALVES,
     MEASURE,
     N_INTRUDER,
-    N_PERTURBATION,
     N_SINGULAR,
     POOLINGS,
     REFERENCE,
@@ -205,7 +205,7 @@ class SnapshotRecorder(TrainerCallback):
             self.groups = [group for group in self.groups if group not in OF_WEIGHTS]
         return {
             **self.run_info,
-            "axes": axis_labels(gpt2, self.probe_set),
+            "axes": axis_labels(gpt2, self.probe_set, perturbations(self.probe_set, sizes, training_tokens)),
             "model": sizes,
             "measures": {"groups": self.groups, "left_out": left_out, "schedule": str(self.schedule)},
         }
@@ -291,7 +291,8 @@ class SnapshotRecorder(TrainerCallback):
         )
         run, steps = self.store.run_info(), self.store.steps()
         if steps and to_come:
-            rare = rare_seconds(model, self.probe_set, self.groups, self.base, self.store.load_reference())
+            draws = run["axes"]["perturbation"]
+            rare = rare_seconds(model, self.probe_set, self.groups, self.base, self.store.load_reference(), draws)
             manifests = [self.store.manifest(step) for step in (steps[0], steps[-1])]
             seconds = manifests[0]["seconds_by_group"] | manifests[1]["seconds_by_group"]
             for line in cost_lines(run, manifests[1], seconds, rare):
@@ -320,6 +321,7 @@ class SnapshotRecorder(TrainerCallback):
             base=self.base,
             reference=reference,
             previous=self._previous_states(),
+            perturbations=self.store.run_info()["axes"]["perturbation"],
             watch=watch,
         )
         if step == 0:
@@ -351,7 +353,9 @@ class SnapshotRecorder(TrainerCallback):
             return None
 
 
-def axis_labels(gpt2: GPT2LMHeadModel, probe_set: ProbeSet) -> dict[str, Any]:
+def axis_labels(
+    gpt2: GPT2LMHeadModel, probe_set: ProbeSet, perturbations: int = FEWEST_PERTURBATIONS
+) -> dict[str, Any]:
     """Size or labels of every axis that a stored array has, for run.json."""
     config = gpt2.config
     length = max((len(e.input_ids) for e in probe_set.pattern_examples), default=0)
@@ -386,5 +390,5 @@ def axis_labels(gpt2: GPT2LMHeadModel, probe_set: ProbeSet) -> dict[str, Any]:
         "intruder": N_INTRUDER,
         "block": block_names(gpt2),
         "token_kind": list(probe_set.token_kinds),
-        "perturbation": N_PERTURBATION,
+        "perturbation": perturbations,
     }

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from gpt2_interp.analysis.claims import current_claims
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.analysis.other_runs import undeciding
 from gpt2_interp.analysis.outputs import SYSTEMS, is_number, read_scores
@@ -19,7 +20,7 @@ from gpt2_interp.figures.draw_png import png_bytes
 from gpt2_interp.figures.numbers import Cell, number
 from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, STYLE
 from gpt2_interp.files import write_atomically
-from gpt2_interp.report.claims_tables import claimed_heads
+from gpt2_interp.report.claims_tables import counted_heads
 from gpt2_interp.report.page import template
 from gpt2_interp.report.score_tables import COMPARED, SCORE_NAMES, TUNINGS, overlap, score_cell, setting_text
 from gpt2_interp.run_paths import RunPaths, measured_runs
@@ -83,7 +84,7 @@ def _overview_row(m: Measurements, scores: Mapping[str, Any]) -> dict[str, Any]:
         "score": SCORE_NAMES[score] if tuned else "",
         "base": score_cell(base, score),
         "tuned": score_cell(tuned, score),
-        "heads": claimed_heads(m),
+        "heads": counted_heads(current_claims(m)),
         "context_gain": _last(m, "context_gain", "{:.2f}".format),
         "twins": _last(m, "twin_right", "{:.0%}".format),
     }

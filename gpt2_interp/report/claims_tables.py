@@ -6,91 +6,95 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from gpt2_interp.analysis.claim_words import COUNTED_WORDS, unit_plural
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.figures.numbers import Cell, rounded, signed
 from gpt2_interp.snapshots.table import MEASURE
 
-VERDICTS = {
-    "none": "the interval of the change contains zero.",
-    "differs": "the interval excludes zero, but the change is no larger than the band or the floor, or there is no "
-    "band; nearly every unit differs after training, so this alone means little.",
-    "claimed": "the interval excludes zero, and the change is larger than the largest that random perturbations of the "
-    "base, each matrix by as much as training changed it, make to any unit (the band), and than what the precision of "
-    "training alone makes (the floor).",
-    "task-specific": "claimed, and larger than the same unit's change on general text.",
-    "causal": "claimed, and taking the head away now costs something, and another amount than at step 0.",
-    "reproduced": "runs with other seeds change it the same way, by more than they differ among each other; it stands "
-    "beside the verdict, and only where such runs were given.",
-}
-PLURALS = {("layer", "head"): "heads", ("hidden_layer",): "hidden layers", (): "number"}
 STRONGEST = 3  # of each measure, in the table that is open
 MOST_ROWS = 400  # of the table that is folded away
 MOST_HEADS = 12  # in the table of ablated heads
 
 
 def claims_section(m: Measurements) -> dict[str, Any]:
-    """Return what the template shows of claims.json: sentence, notes, summary rows, rows of claimed changes."""
+    """Return what the template shows of claims.json: sentence, notes, summary rows, rows of changes beyond noise."""
     claims = m.claims
     if not claims:
         sentence = "claims.json is missing: run visualize_metrics.py, which tests the changes and writes it."
-        empty = dict.fromkeys(("why", "notes", "summary", "strongest", "all"), ())
-        return {"sentence": sentence, **empty, "left_out": 0, "has_null": False}
-    claimed = [change for change in claims["changes"] if change["claimed"]]
-    claimed.sort(key=lambda change: -_times_band(change))
-    by_measure = [[c for c in claimed if c["measure"] == name] for name in claims["measures"]]
+        empty = dict.fromkeys(("why", "missing", "notes", "summary", "strongest", "all"), ())
+        return {"sentence": sentence, **empty, "left_out": 0}
+    found = [change for change in claims["changes"] if change["beyond_noise"]]
+    by_measure = [sorted((c for c in found if c["measure"] == name), key=_choice) for name in claims["measures"]]
     ordered = [change for group in by_measure for change in group]
-    tested = sum(entry["n_units"] for entry in claims["measures"].values())
     return {
-        "sentence": _sentence(claims, len(claimed), tested),
-        "why": _reasons(claims) if not claimed else [],
+        "sentence": _sentence(claims),
+        "why": _by_sentence({name: [entry["why_none"]] for name, entry in claims["measures"].items()})
+        if not found
+        else [],
+        "missing": _by_sentence({name: entry["missing"] for name, entry in claims["measures"].items()}),
         "notes": [str(note) for note in claims.get("notes", ())],
-        "summary": [_summary_row(name, entry, claims) for name, entry in claims["measures"].items()],
+        "summary": [_summary_row(name, entry) for name, entry in claims["measures"].items()],
         "strongest": [change_row(change) for group in by_measure for change in group[:STRONGEST]],
         "all": [change_row(change) for change in ordered[:MOST_ROWS]],
         "left_out": max(0, len(ordered) - MOST_ROWS),
-        "has_null": any(change.get("null_run") for change in ordered),
     }
 
 
-def _sentence(claims: Mapping[str, Any], n_claimed: int, tested: int) -> str:
-    if not n_claimed:
-        return f"Nothing is claimed: {tested} changes between step 0 and step {claims['step']} were tested."
+def _sentence(claims: Mapping[str, Any]) -> str:
+    tested = sum(entry["n_units"] for entry in claims["measures"].values())
+    found, counted = (
+        sum(entry["counts"].get(key, 0) for entry in claims["measures"].values()) for key in ("beyond_noise", "counted")
+    )
+    what = f"of {tested} changes between step 0 and step {claims['step']}"
+    if not found:
+        return f"None {what} is beyond noise."
+    patterns = max(entry["patterns"] for entry in claims["measures"].values())
     return (
-        f"{n_claimed} of {tested} changes between step 0 and step {claims['step']} are claimed. Intervals are "
-        f"{claims['confidence']:.0%} and simultaneous over all units and snapshots of one measure, from resampled "
-        f"clusters of probes ({claims['flips']:,} sign flips, and the bootstrap where that is wider)."
+        f"{counted} {what} count: they are beyond noise with one error rate over all measures, and no smaller than the "
+        f"smallest effect of interest. {found} are beyond noise measure by measure. Intervals are "
+        f"{claims['confidence']:.0%} and simultaneous over the units of one measure, from resampled clusters of probes "
+        f"({patterns:,} patterns of signs, and the bootstrap where that is wider)."
     )
 
 
-def _reasons(claims: Mapping[str, Any]) -> list[str]:
-    """Each reason once, with the measures that it holds for."""
+def _by_sentence(sentences: Mapping[str, list[str | None]]) -> list[str]:
+    """Each sentence once, with the measures that it holds for."""
     names: dict[str, list[str]] = {}
-    for name, entry in claims["measures"].items():
-        if entry["why_none"]:
-            names.setdefault(entry["why_none"], []).append(name)
-    return [f"{', '.join(measures)}: {reason}" for reason, measures in names.items()]
+    for name, of_measure in sentences.items():
+        for sentence in of_measure:
+            if sentence:
+                names.setdefault(sentence, []).append(name)
+    every = len(sentences)
+    return [
+        sentence if len(measures) == every else f"{', '.join(measures)}: {sentence}"
+        for sentence, measures in names.items()
+    ]
 
 
-def _times_band(change: Mapping[str, Any]) -> float:
-    """Return how many times the band a change is."""
-    return abs(change["change"] or 0) / change["band"] if change["band"] else 0.0
+def _choice(change: Mapping[str, Any]) -> float:
+    """Sorts the strongest first, by the first half of the probes alone, in multiples of the unit's noise: the second
+    half, which is shown, had no say."""
+    halves, times = change["change_by_half"], change["times_noise"]
+    if not halves or halves[0] is None or not times or not change["change"]:
+        return 0.0
+    return -abs(halves[0]) * times / abs(change["change"])
 
 
-def _summary_row(name: str, entry: Mapping[str, Any], claims: Mapping[str, Any]) -> dict[str, str]:
-    """Return the row of one measure: "x of y heads", and how many of them are more than claimed."""
-    claimed = [change for change in claims["changes"] if change["measure"] == name and change["claimed"]]
-    unit = PLURALS.get(tuple(entry["unit_axes"]), "units")
-    of = f"{entry['claimed']} of {entry['n_units']} {unit}" if entry["unit_axes"] else ("yes" if claimed else "no")
-    more = {"task-specific": "task_specific", "causal": "causal", "reproduced": "reproduced"}
-    counts = [f"{n} {word}" for word, key in more.items() if (n := sum(bool(change.get(key)) for change in claimed))]
+def _summary_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return the row of one measure: "x of y heads", and what else holds of how many of them."""
+    counts = entry["counts"]
+    of = f"{counts.get('beyond_noise', 0)} of {entry['n_units']} {unit_plural(entry['unit_axes'])}"
+    if not entry["unit_axes"]:
+        of = "yes" if counts.get("beyond_noise") else "no"
+    smallest = f"x {entry['smallest']:g}" if MEASURE[name].as_factor else f"{entry['smallest']:g}"
     return {
         "name": name,
         "unit": MEASURE[name].unit,
         "meaning": MEASURE[name].meaning,
-        "claimed": of if entry["n_units"] else "–",
-        "more": ", ".join(counts),
-        "band": rounded(entry["band"]),
-        "floor": rounded(entry["floor"]),
+        "found": of if entry["n_units"] else "–",
+        "more": ", ".join(f"{counts[key]} {word}" for word, key in COUNTED_WORDS.items() if counts.get(key)),
+        "band": "–" if entry["band"] is None else f"{entry['band']:.1f}",
+        "smallest": smallest,
         "probes": f"{entry['n_probes']} ({entry['n_clusters']} clusters)" if entry["n_units"] else "–",
         "why": entry["why_none"] or "",
     }
@@ -98,21 +102,35 @@ def _summary_row(name: str, entry: Mapping[str, Any], claims: Mapping[str, Any])
 
 def change_row(change: Mapping[str, Any]) -> dict[str, Any]:
     """One change for the table: texts and cells."""
-    ablation, null, control = (change.get(name) for name in ("ablation", "null_run", "control"))
-    verdict = change["verdict"] + (", reproduced" if change.get("reproduced") else "")
+    halves, half, restored = change["change_by_half"], change["half_change"], change["restoration"]
     return {
         "measure": change["measure"],
         "where": unit_name(change["unit"]),
+        "words": ", ".join(change["words"]),
         "levels": f"{rounded(change['before'])} → {rounded(change['after'])}",
         "change": _cell(change["change"], change),
         "unit": MEASURE[change["measure"]].unit,
-        "band": rounded(change["band"]),
-        "control": _cell(control["change"], control) if control else Cell(),
-        "ablation": _cell(ablation["after"], ablation) if ablation else Cell(),
-        "null_run": Cell(null["change"], write=signed, remark=null["run"]) if null else None,
-        "verdict": verdict,
-        "since": "–" if change.get("since") is None else f"step {change['since']}",
+        "second_half": "–" if not halves else signed(halves[1]),
+        "times_noise": "–" if change["times_noise"] is None else f"{change['times_noise']:.1f}",
+        "general": _of(change["general_text"]),
+        "other": _of(change["other_article"]),
+        "restored": _cell(restored["needed"], restored) if restored else Cell(),
+        "restored_kind": restored["kind"].replace("_", " ") if restored and restored["needed"] is not None else "",
+        "ablation": _cell(change["ablation"]["after"], change["ablation"]) if change["ablation"] else Cell(),
+        "half": _steps(half) if half["step"] is not None else "–",
     }
+
+
+def _of(entry: Mapping[str, Any] | None) -> Cell:
+    return _cell(entry["change"], entry) if entry else Cell()
+
+
+def _steps(half: Mapping[str, float | None]) -> str:
+    """ "step 8", with its interval where there is one and it has a width."""
+    at = f"step {half['step']:.0f}"
+    if half["low"] is None or half["high"] is None or half["low"] == half["high"]:
+        return at
+    return f"{at} ({half['low']:.0f} to {half['high']:.0f})"
 
 
 def unit_name(unit: Mapping[str, str]) -> str:
@@ -126,13 +144,13 @@ def _cell(value: float | None, bounds: Mapping[str, Any]) -> Cell:
     return Cell(value, bounds["low"], bounds["high"], signed, remark="no interval")
 
 
-def claimed_heads(m: Measurements) -> str:
-    """Return "3 of 72": heads with at least one claimed change; a dash where no head was tested."""
+def counted_heads(claims: Mapping[str, Any]) -> str:
+    """Return "3 of 72": heads with at least one change that counts over measures; a dash where no head was tested."""
     heads: dict[tuple[str, str], bool] = {}
-    for change in m.claims.get("changes", ()):
+    for change in claims["changes"]:
         if set(change["unit"]) == {"layer", "head"}:
             head = change["unit"]["layer"], change["unit"]["head"]
-            heads[head] = heads.get(head, False) or change["claimed"]
+            heads[head] = heads.get(head, False) or change["counted"]
     return f"{sum(heads.values())} of {len(heads)}" if heads else "–"
 
 
@@ -142,13 +160,13 @@ def claimed_heads(m: Measurements) -> str:
 def ablation_section(m: Measurements) -> dict[str, Any]:
     """Heads whose removal costs most, by the ablation entries of claims.json: rows, and how many differ from zero."""
     by_head: dict[str, Mapping[str, Any]] = {}
-    claimed_for: dict[str, list[str]] = {}
+    changed: dict[str, list[str]] = {}
     for change in m.claims.get("changes", ()):
         if change.get("ablation") and change["ablation"]["after"] is not None:
             head = unit_name(change["unit"])
             by_head[head] = change["ablation"]
-            if change["claimed"]:
-                claimed_for.setdefault(head, []).append(change["measure"])
+            if change["beyond_noise"]:
+                changed.setdefault(head, []).append(change["measure"])
     order = sorted(by_head, key=lambda head: -abs(by_head[head]["after"]))
     now = [head for head, entry in by_head.items() if _excludes_zero(entry["low"], entry["high"])]
     other = [head for head in now if _excludes_zero(by_head[head]["change_low"], by_head[head]["change_high"])]
@@ -161,7 +179,7 @@ def ablation_section(m: Measurements) -> dict[str, Any]:
                 "head": head,
                 "before": signed(by_head[head]["before"]),
                 "after": _cell(by_head[head]["after"], by_head[head]),
-                "claimed": ", ".join(claimed_for.get(head, ())) or "–",
+                "changed": ", ".join(changed.get(head, ())) or "–",
             }
             for head in order[:MOST_HEADS]
         ],

@@ -16,10 +16,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from gpt2_interp.analysis.claim_words import FIELDS, WORDS
 from gpt2_interp.errors import run_script
 from gpt2_interp.figures.registry import PICTURES
 from gpt2_interp.snapshots.scalars import SCALARS, SCORES
-from gpt2_interp.snapshots.table import MEASURE, MEASURES, Measure
+from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, MEASURE, MEASURES, MOST_PERTURBATIONS, Measure
 
 FOLDERS = {  # a measure's folder -> its heading and its file
     "attention": ("Attention", "attention_analysis/<run>/step_<step>.safetensors"),
@@ -41,7 +42,15 @@ def markdown() -> str:
         {"title": title, "place": place, "entries": list(_entries(folder))}
         for folder, (title, place) in FOLDERS.items()
     ]
-    return environment.get_template("metrics_template.md").render(folders=folders, scalars=SCALARS, scores=SCORES)
+    return environment.get_template("metrics_template.md").render(
+        folders=folders,
+        scalars=SCALARS,
+        scores=SCORES,
+        words=WORDS,
+        fields=FIELDS,
+        fewest=FEWEST_PERTURBATIONS,
+        most=MOST_PERTURBATIONS,
+    )
 
 
 def _entries(folder: str) -> Iterator[dict[str, Any]]:

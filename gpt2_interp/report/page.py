@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from gpt2_interp.analysis.claim_words import WORDS
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.analysis.outputs import read_rows, read_scores, spread_samples
 from gpt2_interp.errors import InputError
@@ -23,7 +24,7 @@ from gpt2_interp.figures.draw import layout_of
 from gpt2_interp.figures.draw_html import draw_html, figure_fragment
 from gpt2_interp.figures.registry import PICTURES, SECTIONS, Picture
 from gpt2_interp.files import write_atomically
-from gpt2_interp.report.claims_tables import VERDICTS, ablation_section, claims_section, costs_section
+from gpt2_interp.report.claims_tables import ablation_section, claims_section, costs_section
 from gpt2_interp.report.score_tables import (
     QUALITY,
     TUNINGS,
@@ -63,7 +64,7 @@ def write_run_report(m: Measurements) -> Path:
         settings=settings(m.info),
         sections=sections(m),
         claims=claims_section(m),
-        verdicts=VERDICTS,
+        words=WORDS,
         ablation=ablation_section(m),
         costs=costs_section(m),
         warning=_one_step(m),

@@ -17,7 +17,8 @@ SPREAD = ("mean", "2.5%", "97.5%")  # over 200 half-samples of the probes
 N_PROBES = 256  # held-out examples that a snapshot measures, where no other number is asked for
 N_SINGULAR = 32  # singular values of a change that are kept
 N_INTRUDER = 10  # singular vectors of a matrix that are compared with the base's
-N_PERTURBATION = 19  # random perturbations of the base that make up the band
+# Random perturbations of the base that make up a band: as many as the run can afford, never fewer than the first.
+FEWEST_PERTURBATIONS, MOST_PERTURBATIONS = 39, 99
 
 # Axes along which a measure has one value for each probe, by the list of probe_set.json that describes them.
 PROBE_AXES = ("example", "few_example", "kl_example", "control_example", "training_example", "sequence", "pair")
@@ -39,6 +40,8 @@ class Measure:
     can have it (`control`: the axis of general text that it is measured along), and other_<name> if it is also measured
     behind other sources (`other_source`).
     by_kind: it is a mean over target tokens, and has a row <name>_by_kind of the means over each kind of token.
+    smallest: the smallest change that counts as a finding, in the measure's unit; as a factor (1.5: half as much again,
+    or two thirds) where `as_factor`.
     title: its plain name above a map of layers. limits: values up to which the map's colours reach in any case, such as
     (0, 1) for a share; None: no further than the values do.
     """
@@ -59,6 +62,8 @@ class Measure:
     control: str = ""
     other_source: bool = False
     by_kind: bool = False
+    smallest: float = 0.0
+    as_factor: bool = False
     title: str = ""
     limits: tuple[float | None, float | None] = (None, None)
 
@@ -111,6 +116,7 @@ ATTENTION = (
         "a'_ij = a_ij / (1 - a_i0) over keys 1..i; H'_i / log2(m - 1); mean over queries",
         claimed=True,
         other_source=True,
+        smallest=0.05,
         caution="Where nearly all attention rests on the first token, it describes what little is left.",
     ),
     _attention(
@@ -128,6 +134,7 @@ ATTENTION = (
         "sum_j a'_ij (i-j)/((i-1)/2) over keys j = 1..i, a' renormalised without key 0; mean over queries",
         claimed=True,
         other_source=True,
+        smallest=0.05,
         caution="Without leaving out the first token it would mostly repeat attn_sink.",
     ),
     _attention(
@@ -138,6 +145,7 @@ ATTENTION = (
         source="Xiao et al. 2023",
         claimed=True,
         other_source=True,
+        smallest=0.02,
     ),
     _attention(
         "attn_source",
@@ -156,6 +164,7 @@ ATTENTION = (
         claimed=True,
         control="control_example",
         other_source=True,
+        smallest=0.02,
     ),
     _attention(
         "attn_source_chance",
@@ -172,6 +181,8 @@ ATTENTION = (
         "sum_q sum_{gold(q)} a / sum_q (n_gold(q)/n_S) sum_S a, a ratio of sums",
         PROBE_HEAD,
         claimed=True,
+        smallest=1.5,
+        as_factor=True,
         caution="Needs a corpus whose answers are known. A head that hardly looks at the source can have a high lift.",
     ),
     _attention(
@@ -193,6 +204,7 @@ ATTENTION = (
         claimed=True,
         control="control_example",
         other_source=True,
+        smallest=0.02,
     ),
     _attention(
         "head_write",
@@ -202,6 +214,7 @@ ATTENTION = (
         PROBE_HEAD,
         claimed=True,
         other_source=True,
+        smallest=0.02,
         control="control_example",
     ),
     _attention(
@@ -211,6 +224,7 @@ ATTENTION = (
         "mean over 16 fixed rows i in Q of sum_j a^t_ij log2(a^t_ij / a^0_ij), from log-softmax",
         ("kl_example", "layer", "head"),
         claimed=True,
+        smallest=0.05,
         caution="Never negative: compare it with the band, not with 0.",
         never_negative=True,
     ),
@@ -222,6 +236,7 @@ ATTENTION = (
         ("sequence", "layer", "head"),
         source="Olsson et al. 2022; stripes as in TransformerLens",
         claimed=True,
+        smallest=0.02,
     ),
     _attention(
         "duplicate",
@@ -231,6 +246,7 @@ ATTENTION = (
         ("sequence", "layer", "head"),
         source="Olsson et al. 2022",
         claimed=True,
+        smallest=0.02,
     ),
     _attention(
         "induction",
@@ -240,6 +256,7 @@ ATTENTION = (
         ("sequence", "layer", "head"),
         source="Olsson et al. 2022",
         claimed=True,
+        smallest=0.02,
     ),
     Measure(
         "attn_pattern",
@@ -276,6 +293,7 @@ HIDDEN = (
         source="same basis at every step, so it needs no alignment",
         claimed=True,
         other_source=True,
+        smallest=0.05,
         control="control_example",
         caution="Never negative: compare it with the band, not with 0.",
         never_negative=True,
@@ -407,6 +425,7 @@ LEARNING = (
         "Negative log-likelihood of the probe's target, the loss that training lowers.",
         "mean over supervised tokens of -log p(token | prefix)",
         claimed=True,
+        smallest=0.01,
         control="control_example",
         by_kind=True,
     ),
@@ -427,6 +446,7 @@ LEARNING = (
         "NLL(y | another probe's source) - NLL(y | own source); a fixed derangement within bins of length",
         claimed=True,
         by_kind=True,
+        smallest=0.01,
     ),
     _metric(
         "context_gain_copied",
@@ -452,6 +472,7 @@ LEARNING = (
         "How much the model prefers the value that its source states, when one fact of the source is swapped.",
         "1/2 [log p(v|x) - log p(v'|x) + log p(v'|x') - log p(v|x')] at the first token where v and v' differ",
         claimed=True,
+        smallest=0.01,
     ),
     _metric(
         "twin_right",
@@ -635,6 +656,7 @@ def _frozen(lens: Measure) -> Measure:
         claimed=False,
         control="",
         by_kind=False,
+        smallest=0.0,
     )
 
 
@@ -668,6 +690,7 @@ _LENS = (
         "log p_l(target); mean over Q",
         claimed=True,
         by_kind=True,
+        smallest=0.01,
         caution="Read with the current ln_f and W_U: a change at an early layer may come from those alone.",
         title="Log-probability of the right token",
     ),
@@ -764,6 +787,7 @@ def _by_kind(measure: Measure) -> Measure:
         control="",
         other_source=False,
         by_kind=False,
+        smallest=0.0,
     )
 
 

@@ -37,6 +37,7 @@ class Intervals:
     high: np.ndarray
     p: np.ndarray
     critical: float
+    patterns: int  # of signs that were compared
 
     @property
     def excludes_zero(self) -> np.ndarray:
@@ -105,10 +106,12 @@ def simultaneous_intervals(
     steady = (drawn > MOST_SCATTER * stdtrit(count[judged] - 1, 0.995)).mean(axis=0) < 0.01
     judged[judged], drawn = steady, drawn[:, steady]
 
-    critical, p = np.nan, np.where(enough, 1.0, np.nan)
+    critical, p, patterns = np.nan, np.where(enough, 1.0, np.nan), 0
     if judged.any():
         t = np.abs(mean[judged]) / error[judged]
-        flipped = largest_t(data[:, judged], count[judged], sign_patterns(len(data), flips, seed))
+        signs = sign_patterns(len(data), flips, seed)
+        patterns = len(signs)
+        flipped = largest_t(data[:, judged], count[judged], signs)
         flipped[0] = t.max() * (1 + ROUNDING)  # the differences as they are, at full precision
         largest = [np.sort(flipped), np.sort(drawn.max(axis=1))]
         critical = max(_quantile(each, confidence) for each in largest)
@@ -119,7 +122,7 @@ def simultaneous_intervals(
     width[~enough] = np.nan
     shape = np.shape(differences)[1:]
     mean, low, high, p = (array.reshape(shape) for array in (mean, mean - width, mean + width, p))
-    return Intervals(mean, low, high, p, critical=float(critical))
+    return Intervals(mean, low, high, p, float(critical), patterns)
 
 
 def largest_t(data: np.ndarray, count: np.ndarray, signs: np.ndarray) -> np.ndarray:
@@ -180,13 +183,18 @@ def _share_reaching(ordered: np.ndarray, t: np.ndarray) -> np.ndarray:
     return 1 - np.searchsorted(ordered, t, side="left") / len(ordered)
 
 
-def is_reproduced(changes: np.ndarray) -> np.ndarray | None:
+def reproduced(changes: np.ndarray, smallest: float | np.ndarray = 0.0) -> np.ndarray | None:
     """Return whether runs that differ only in their seed agree: [run, unit] -> [unit] bool; None for fewer than
     FEWEST_SEEDS.
 
-    They do if all changes have one sign and their mean exceeds the largest difference between two runs / sqrt(2).
+    They do if the t interval of the mean over runs excludes zero, simultaneously over units (Sidak 1967: each at
+    confidence^(1/units), which dependence between units can only make wider than needed), and the mean is no smaller
+    than `smallest`.
     """
-    if len(changes) < FEWEST_SEEDS:
+    n = len(changes)
+    if n < FEWEST_SEEDS:
         return None
-    one_sign = (changes > 0).all(axis=0) | (changes < 0).all(axis=0)
-    return one_sign & (np.abs(changes.mean(axis=0)) > np.ptp(changes, axis=0) / np.sqrt(2))
+    mean, error = changes.mean(axis=0), changes.std(axis=0, ddof=1) / np.sqrt(n)
+    n_unit = max(1, int(np.isfinite(mean).sum()))
+    critical = stdtrit(n - 1, 1 - (1 - CONFIDENCE ** (1 / n_unit)) / 2)
+    return (np.abs(mean) > critical * error) & (np.abs(mean) >= smallest)

@@ -1,4 +1,4 @@
-"""Maps of changed heads: coloured beyond the band only, framed where claimed."""
+"""Maps of changed heads: coloured beyond noise only, framed where they count."""
 
 import json
 
@@ -10,6 +10,7 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.figures.changes import HEAD_MEASURES, cell_state, head_change_panels, head_changes_layout
 from gpt2_interp.figures.draw_html import draw_html
 from gpt2_interp.figures.panels import INSIDE, NO_BAND, SHOWN, WITHIN
+from gpt2_interp.snapshots.table import MEASURE
 from tests.fake_store import CHANGED_HEAD, STYLE_HEAD, write_fake_run
 
 STILL = ("prev_token", "duplicate")  # measures in which no head was made to change
@@ -41,29 +42,26 @@ def test_values_hover_and_count(measurements):
     assert panel.title == "attn_source_ns: 1 of 12"
     layer, head = CHANGED_HEAD
     said = panel.hover[layer][head]
-    assert said.startswith("layer 1, head 2<br>+0.35") and "band 0.0" in said and "since step 50" in said
+    assert (
+        said.startswith("layer 1, head 2<br>+0.35")
+        and "times its noise" in said
+        and "half of it by step 1000" in said
+        and "counted" in said
+    )
 
 
-def test_the_scale_of_a_map_without_changes_reaches_the_band(measurements):
+def test_the_scale_of_a_map_reaches_the_smallest_effect(measurements):
+    """So that a tiny change is never dark."""
     panel = by_name(measurements)["prev_token"]
-    band = measurements.claims["measures"]["prev_token"]["band"]
-    assert panel.limits[1] == band > np.abs(panel.values).max()
+    assert panel.limits[1] >= MEASURE["prev_token"].smallest
 
 
 @pytest.mark.parametrize(
-    ("change", "band", "floor", "state"),
-    [
-        (0.3, 0.2, 0.0, SHOWN),
-        (-0.3, 0.2, 0.0, SHOWN),
-        (0.2, 0.2, 0.0, INSIDE),
-        (0.3, 0.2, 0.4, INSIDE),  # no more than the precision of training does
-        (0.3, 0.2, None, SHOWN),
-        (None, 0.2, 0.0, INSIDE),
-        (9.0, None, 0.0, NO_BAND),
-    ],
+    ("times_noise", "beyond_noise", "large", "state"),
+    [(9.0, True, True, SHOWN), (9.0, True, False, INSIDE), (2.0, False, True, INSIDE), (None, False, True, NO_BAND)],
 )
-def test_when_a_cell_is_coloured(change, band, floor, state):
-    assert cell_state({"change": change, "band": band, "floor": floor}) == state
+def test_when_a_cell_is_coloured(times_noise, beyond_noise, large, state):
+    assert cell_state({"times_noise": times_noise, "beyond_noise": beyond_noise, "large": large}) == state
 
 
 def test_without_a_band_nothing_is_coloured_or_framed(tmp_path):
@@ -71,7 +69,7 @@ def test_without_a_band_nothing_is_coloured_or_framed(tmp_path):
     panels = by_name(m)
     for name in HEAD_MEASURES:
         assert (panels[name].state == NO_BAND).all() and not panels[name].outlined.any()
-        assert "nothing can be claimed" in panels[name].note
+        assert "no band" in panels[name].note
     assert panels["ablation_exact"].note == "ablation_exact was not measured."
     coloured = [trace for trace in draw_html(head_changes_layout(m), m).data if trace.reversescale]
     assert len(coloured) == len(HEAD_MEASURES)
@@ -88,22 +86,16 @@ def test_pale_cells_have_no_colour_in_plotly(measurements):
     assert sum(np.isfinite(np.array(trace.z, dtype=float)).sum() for trace in pale) == 12 * 12 - 10
 
 
-def test_ablation_is_framed_where_a_change_is_causal(measurements):
+def test_ablation_is_framed_where_the_head_matters(measurements):
     panel = by_name(measurements)["ablation_exact"]
     assert panel.values[CHANGED_HEAD] == pytest.approx(0.4, abs=0.02)
     assert "before training" in panel.hover[1][2] and panel.state[0, 0] == INSIDE
-
-
-def test_causal_alone_frames_nothing(tmp_path):
-    """A head whose removal costs something is no changed head."""
-    store = write_fake_run(tmp_path, steps=(0, 10))
-    path = store.paths.metrics / "claims.json"
-    claims = json.loads(path.read_text())
-    for change in claims["changes"]:
-        change["causal"] = True
-    path.write_text(json.dumps(claims))
-    panel = by_name(Measurements(store.paths))["ablation_exact"]
-    assert [tuple(cell) for cell in np.argwhere(panel.outlined)] == [CHANGED_HEAD]
+    matters = {
+        tuple(int(label) for label in change["unit"].values())
+        for change in measurements.claims["changes"]
+        if change["head_matters"]
+    }
+    assert {tuple(cell) for cell in np.argwhere(panel.outlined)} == matters and CHANGED_HEAD in matters
 
 
 def test_an_undefined_change_has_no_value(tmp_path):

@@ -50,7 +50,7 @@ def test_the_passes_of_the_last_snapshot_are_announced(monkeypatch, wrap, blocks
     clock = SimpleNamespace(perf_counter=lambda: tokens[0])
     monkeypatch.setattr(costs, "time", clock)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    announced = rare_seconds(model, PROBES, GROUPS, base, reference)
+    announced = rare_seconds(model, PROBES, GROUPS, base, reference, 39)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     changed(model)
     for group in RARE:
@@ -61,7 +61,7 @@ def test_the_passes_of_the_last_snapshot_are_announced(monkeypatch, wrap, blocks
     assert announced["graft"] >= (2 + 2 * blocks) * once  # padding counts too
     assert announced["band"] % (N_PERTURBATION + 1) == 0
     handle.remove()
-    assert rare_seconds(model, PROBES, ["loss"], base, reference) == {}
+    assert rare_seconds(model, PROBES, ["loss"], base, reference, 39) == {}
 
 
 def test_what_each_line_names():

@@ -5,9 +5,9 @@ import pytest
 from gpt2_interp.data.examples import Example
 from gpt2_interp.errors import InputError
 from gpt2_interp.probes.probe_set import ProbeSet
-from gpt2_interp.recording.plan import array_bytes, chosen_groups, expensive_tokens, tiers, wanted_names
+from gpt2_interp.recording.plan import array_bytes, chosen_groups, expensive_tokens, perturbations, tiers, wanted_names
 from gpt2_interp.snapshots.schedule import Schedule
-from gpt2_interp.snapshots.table import GROUPS, MEASURE
+from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, GROUPS, MEASURE, MOST_PERTURBATIONS
 
 EXAMPLE = Example("a", "a", tuple(range(200)), (1, 2), tuple(range(50)))
 PROBES = ProbeSet(tuple(Example(str(i), str(i), *(EXAMPLE.source_ids, (1,), (2,))) for i in range(256)), ())
@@ -73,7 +73,15 @@ def test_expensive_tokens_by_hand():
     few = 64 * 202
     assert expensive_tokens("ablation", PROBES, GPT2) == 2 * few * (2 + 12 * 13 / 2)
     assert expensive_tokens("graft", PROBES, GPT2) == few * (2 + 2 * 26)
-    assert expensive_tokens("band", PROBES, GPT2) == 20 * few
+    assert expensive_tokens("band", PROBES, GPT2) == 40 * few
+    assert expensive_tokens("band", PROBES, GPT2, 99) == 100 * few
+
+
+def test_a_band_has_as_many_draws_as_the_run_can_afford():
+    tiny = {"n_layer": 2, "n_head": 2, "parameters": 100_000}
+    assert perturbations(PROBES, tiny, 1000) == MOST_PERTURBATIONS  # little work on any machine
+    assert perturbations(PROBES, GPT2, 1e6) == FEWEST_PERTURBATIONS
+    assert perturbations(PROBES, GPT2, 1e9) == MOST_PERTURBATIONS  # little beside the training
 
 
 def test_names_and_bytes():

@@ -6,6 +6,7 @@ import re
 import pytest
 from markupsafe import escape
 
+from gpt2_interp.analysis.claim_words import WORDS
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.analysis.outputs import read_scores
 from gpt2_interp.analysis.projection import project, save_projection
@@ -17,12 +18,12 @@ from gpt2_interp.figures.weights import weight_changes
 from gpt2_interp.files import write_atomically
 from gpt2_interp.report.all_runs import write_overview
 from gpt2_interp.report.claims_tables import (
-    VERDICTS,
+    _choice,
     ablation_section,
     change_row,
-    claimed_heads,
     claims_section,
     costs_section,
+    counted_heads,
     unit_name,
 )
 from gpt2_interp.report.page import FOR_TEXT, run_facts, settings, write_run_report
@@ -100,48 +101,48 @@ def claim_row(page: str, measure: str) -> str:
     return re.search(rf'<tr><th scope="row"><code>{measure}</code><small>.*?</tr>', page, re.DOTALL)[0]
 
 
-def test_claims_of_the_planted_heads(page):
+def test_changes_of_the_planted_heads(page):
     row = claim_row(page, "attn_source_ns")
-    assert "layer 1, head 2" in row and "+0.35" in row and "<td>causal<small>since step 50<" in row
+    assert "layer 1, head 2" in row and "+0.35" in row and "beyond noise, counted" in row and "the head matters" in row
     row = claim_row(page, "attn_sink")
-    assert "layer 0, head 1" in row and "<td>claimed<small>" in row  # as large on general text
-    assert "1 of 12 heads" in page and "0 of 12 heads" in page
-    for word, sentence in VERDICTS.items():
+    assert "layer 0, head 1" in row and "beyond noise, counted" in row
+    assert "1 of 12 heads" in page and "0 of 12 heads" in page and "--null_training 3" in page
+    for word, sentence in WORDS.items():
         assert f"<dt>{word}</dt><dd>{escape(sentence)}</dd>" in page
 
 
-def test_the_summary_has_a_row_for_every_claimed_measure(measurements):
+def test_the_summary_has_a_row_for_every_tested_measure(measurements):
     section = claims_section(measurements)
     assert [row["name"] for row in section["summary"]] == [measure.name for measure in CLAIMED]
     rows = {row["name"]: row for row in section["summary"]}
-    assert rows["attn_sink"]["claimed"] == "1 of 12 heads" and rows["attn_sink"]["more"] == ""
-    assert "1 causal" in rows["attn_source_ns"]["more"] and rows["probe_loss"]["claimed"] == "yes"
-    assert rows["hidden_displacement"]["claimed"] == "3 of 4 hidden layers"
-    assert section["why"] == [] and section["sentence"].startswith(f"{len(section['all'])} of ")
-    assert claimed_heads(measurements) == "2 of 12"
+    assert rows["attn_sink"]["found"] == "1 of 12 heads" and rows["attn_sink"]["more"] == "1 counted over measures"
+    assert rows["probe_loss"]["found"] == "yes" and rows["attn_gold_lift"]["smallest"] == "x 1.5"
+    assert section["why"] == [] and f"{len(section['all'])} are beyond noise" in section["sentence"]
+    assert counted_heads(measurements.claims) == "2 of 12"
 
 
-def test_a_change_counts_as_specific_or_causal_only_if_claimed(measurements):
-    m = copy.copy(measurements)
-    changes = [{**change, "task_specific": True, "causal": True} for change in measurements.claims["changes"]]
-    m.__dict__["claims"] = {**measurements.claims, "changes": changes}
-    rows = {row["name"]: row for row in claims_section(m)["summary"]}
-    assert rows["prev_token"]["more"] == "" and rows["induction"]["more"] == "1 task-specific, 1 causal"
+def test_the_strongest_are_chosen_on_one_half_and_shown_on_the_other():
+    def change(name, halves, times):
+        return {"change_by_half": halves, "times_noise": times, "change": 0.5, "unit": {"head": name}}
+
+    lucky, steady = change("lucky", [0.9, 0.1], 5.0), change("steady", [0.5, 0.5], 5.0)
+    assert sorted([steady, lucky], key=_choice) == [lucky, steady]  # by the first half alone
+    assert _choice(change("whole", None, 5.0)) == 0 == _choice(change("no band", [1, 1], None))
 
 
-def test_nothing_claimed_says_why(tmp_path):
+def test_nothing_beyond_noise_says_why(tmp_path):
     store = write_fake_run(tmp_path, steps=(0, 10), tiers=("light",), scores=False)
     m = Measurements(store.paths)
     section = claims_section(m)
-    assert section["sentence"].startswith("Nothing is claimed: ") and not section["all"]
-    assert len(section["why"]) == 1 and section["why"][0].endswith("No band was measured, so nothing can be claimed.")
+    assert section["sentence"].startswith("None of ") and not section["all"]
+    assert len(section["why"]) == 1 and "no band to exceed" in section["why"][0]
     page = write_run_report(m).read_text(encoding="utf-8")
     assert section["why"][0] in page and "Not measured in this run: ablation_exact" in page
     assert "Not measured in this run: stable_rank, weight_spectrum, intruder_cosine." in page
-    assert "Not measured in this run: graft_necessity, graft_sufficiency." in page
+    assert "Not measured in this run: graft_necessity, graft_sufficiency" in page
     (store.paths.metrics / "claims.json").unlink()
     page = write_run_report(Measurements(store.paths)).read_text(encoding="utf-8")
-    assert "claims.json is missing" in page and claimed_heads(Measurements(store.paths)) == "–"
+    assert "claims.json is missing" in page
 
 
 def test_why_a_group_was_left_out_is_told(tmp_path):
@@ -155,25 +156,28 @@ def test_a_change_as_a_row():
     change = {
         "measure": "attn_sink",
         "unit": {"layer": "0", "head": "1"},
-        **{"before": 0.6, "after": 0.4, "change": -0.2, "low": -0.25, "high": None, "band": 0.05},
-        "control": None,
+        **{"before": 0.6, "after": 0.4, "change": -0.2, "low": -0.25, "high": None, "times_noise": 4.04},
+        "change_by_half": [-0.3, -0.1],
+        "half_change": {"step": 8, "low": 4, "high": 16},
+        "general_text": None,
+        "other_article": {"change": -0.05, "low": -0.1, "high": 0.01},
         "ablation": {"before": 0.1, "after": 0.3, "low": 0.2, "high": 0.4},
-        "null_run": {"run": "null", "step": 50, "change": 0.01},
-        "reproduced": True,
-        "verdict": "claimed",
-        "since": None,
+        "restoration": {"kind": "value_first", "needed": 0.5, "low": 0.4, "high": 0.6},
+        "words": ["beyond noise", "format"],
     }
     row = change_row(change)
-    assert row["levels"] == "0.6 → 0.4" and str(row["change"]) == "-0.2 (no interval)" and str(row["control"]) == "–"
-    assert str(row["ablation"]) == "+0.3 (+0.2 to +0.4)" and str(row["null_run"]) == "+0.01 (null)"
-    assert row["verdict"] == "claimed, reproduced" and row["since"] == "–"
+    assert row["levels"] == "0.6 → 0.4" and str(row["change"]) == "-0.2 (no interval)" and str(row["general"]) == "–"
+    assert str(row["ablation"]) == "+0.3 (+0.2 to +0.4)" and str(row["other"]) == "-0.05 (-0.1 to +0.01)"
+    assert str(row["restored"]) == "+0.5 (+0.4 to +0.6)" and row["restored_kind"] == "value first"
+    assert (row["words"], row["half"], row["second_half"]) == ("beyond noise, format", "step 8 (4 to 16)", "-0.1")
+    assert row["times_noise"] == "4.0" and change_row(change | {"restoration": None})["restored_kind"] == ""
     assert unit_name({"hidden_layer": "block 2"}) == "block 2" and unit_name({}) == "all probes"
 
 
 def test_ablated_heads(measurements):
     section = ablation_section(measurements)
     assert section["n_heads"] == 12 and section["n_cost"] == section["n_changed"] == 1
-    assert section["rows"][0]["head"] == "layer 1, head 2" and "attn_source_ns" in section["rows"][0]["claimed"]
+    assert section["rows"][0]["head"] == "layer 1, head 2" and "attn_source_ns" in section["rows"][0]["changed"]
 
 
 def test_costs_come_from_the_manifests(measurements):
@@ -209,7 +213,7 @@ def test_one_snapshot(tmp_path):
     write_fake_run(tmp_path, steps=(0,), scores=False)
     page = write_run_report(Measurements(RunPaths("fake", tmp_path))).read_text(encoding="utf-8")
     assert "There is only one snapshot (step 0)" in page
-    assert "Nothing is claimed" in page and "There is only one snapshot." in page
+    assert "None of 0 changes" in page and "There is only one snapshot: nothing can have changed yet." in page
 
 
 def test_too_large_a_picture_is_left_out(root, monkeypatch):

@@ -9,8 +9,8 @@ import scipy.stats
 from gpt2_interp.statistics import simultaneous
 from gpt2_interp.statistics.simultaneous import (
     cluster_means,
-    is_reproduced,
     largest_t,
+    reproduced,
     resampled_t,
     resamples,
     sign_patterns,
@@ -188,9 +188,30 @@ def test_intervals_keep_shape_and_repeat():
     np.testing.assert_array_equal(first.excludes_zero, first.p <= 0.05)
 
 
-def test_reproduced():
+def test_reproduced_is_a_t_interval_over_seeds():
     changes = np.array([[1.0, 1, 1, 0.1], [1.2, 3, -1, 0.1], [1.1, 1, 1, 0.1], [0.9, 1, 1, 0.1], [1, 0.1, 1, 0.0]])
-    # agree; largest difference 2.9 / sqrt 2 > mean 1.2; one of the other sign; one did not change
-    assert is_reproduced(changes).tolist() == [True, False, False, False]
-    assert is_reproduced(-changes).tolist() == [True, False, False, False]
-    assert is_reproduced(changes[:4]) is None
+    each = 1 - (1 - 0.95 ** (1 / 4)) / 2  # four units
+    slow = [abs(x.mean()) > scipy.stats.t.ppf(each, 4) * x.std(ddof=1) / np.sqrt(5) for x in changes.T]
+    assert reproduced(changes).tolist() == slow == [True, False, False, False]
+    assert reproduced(-changes).tolist() == slow
+    assert reproduced(changes, smallest=1.1).tolist() == [False] * 4
+    assert reproduced(changes[:4]) is None
+
+
+def test_more_seeds_make_reproduction_easier_and_no_effect_stays_rare():
+    """An effect of two standard deviations, and none; 16 units, 2,000 simulated sets of seeds."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for n in (5, 10, 20):
+        sets = rng.normal(size=(2000, n, 16))
+        sets[..., 0] += 2
+        results = np.array([reproduced(each) for each in sets])
+        found[n] = results[:, 0].mean()
+        assert results[:, 1:].any(axis=1).mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+    assert found[5] < found[10] < found[20] and found[20] > 0.95
+
+
+def test_the_number_of_sign_patterns_is_kept():
+    rng = np.random.default_rng(0)
+    assert simultaneous_intervals(rng.normal(size=(12, 3))).patterns == 2048
+    assert simultaneous_intervals(rng.normal(size=(30, 3)), flips=500).patterns == 500
