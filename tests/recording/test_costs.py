@@ -14,7 +14,7 @@ from gpt2_interp.recording.capture import capture
 from gpt2_interp.recording.costs import cost_lines, rare_seconds
 from gpt2_interp.recording.plan import wanted_names
 from gpt2_interp.recording.recorder import axis_labels
-from gpt2_interp.snapshots.table import GROUPS, N_PERTURBATION
+from gpt2_interp.snapshots.table import GROUPS
 from tests.recording.test_recorder import PROBES, make_model
 
 RARE = ("graft", "band")
@@ -50,18 +50,18 @@ def test_the_passes_of_the_last_snapshot_are_announced(monkeypatch, wrap, blocks
     clock = SimpleNamespace(perf_counter=lambda: tokens[0])
     monkeypatch.setattr(costs, "time", clock)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    announced = rare_seconds(model, PROBES, GROUPS, base, reference, 39)
+    announced = rare_seconds(model, PROBES, GROUPS, base, reference, 3)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     changed(model)
     for group in RARE:
         start = tokens[0]
-        capture(model, PROBES, wanted_names([group], {"final"}), base=base, reference=reference)
+        capture(model, PROBES, wanted_names([group], {"final"}), base=base, reference=reference, perturbations=3)
         assert announced[group] == tokens[0] - start > 0, group
     once = sum(len(PROBES.examples[i].input_ids) for i in PROBES.few)
     assert announced["graft"] >= (2 + 2 * blocks) * once  # padding counts too
-    assert announced["band"] % (N_PERTURBATION + 1) == 0
+    assert announced["band"] % (3 + 1) == 0
     handle.remove()
-    assert rare_seconds(model, PROBES, ["loss"], base, reference, 39) == {}
+    assert rare_seconds(model, PROBES, ["loss"], base, reference, 3) == {}
 
 
 def test_what_each_line_names():
