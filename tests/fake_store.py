@@ -166,7 +166,7 @@ def _axes(n_layer, n_head, d_model, d_mlp, n_example, control, twins) -> dict[st
         "kl_example": min(n_example, 64) // 4,
         "control_example": 10 if control else 0,
         "training_example": 8,
-        "sequence": 6,
+        "sequence": 12,
         "pair": 8 if twins else 0,
         "region": list(REGIONS),
         "pooling": list(POOLINGS),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 REGIONS = ("Q", "A")  # Q: positions that predict a target token; A: all positions >= 8
 POOLINGS = ("source_mean", "target_mean", "prompt_last")
@@ -646,17 +647,19 @@ def _lens(name: str, unit: str, meaning: str, formula: str, **more) -> Measure:
     return _metric(f"lens_{name}", "lens", ("few_example", "hidden_layer"), unit, meaning, formula, **more)
 
 
+def _untested(measure: Measure, **changes: Any) -> Measure:
+    """Return a row made from another one, of which no change is tested itself."""
+    plain = {"claimed": False, "control": "", "other_source": False, "by_kind": False, "smallest": 0.0}
+    return replace(measure, **plain | changes)
+
+
 def _frozen(lens: Measure) -> Measure:
-    return replace(
+    return _untested(
         lens,
         name=lens.name.replace("lens_", "lens_base_"),
         meaning=f"{lens.meaning.rstrip('.')}, read with the base model's ln_f and output matrix.",
         formula=f"{lens.formula}, with (ln_f, W_U) of step 0",
         title="The same, read with the base's ln_f and W_U",
-        claimed=False,
-        control="",
-        by_kind=False,
-        smallest=0.0,
     )
 
 
@@ -748,46 +751,33 @@ _MEASURED = (*ATTENTION, *HIDDEN, *LEARNING, *GRADIENTS, *WEIGHTS, *NEURONS, *LE
 
 def _control(measure: Measure) -> Measure:
     """Return the row of the same measure on general text."""
-    return replace(
+    return _untested(
         measure,
         name=f"control_{measure.name}",
         axes=(measure.control, *measure.axes[1:]),
         meaning=f"{measure.name} on general text, which nothing was trained on, at the positions of probes.",
-        claimed=False,
-        control="",
-        other_source=False,
-        by_kind=False,
     )
 
 
 def _other(measure: Measure) -> Measure:
     """Return the row of the same measure with every target behind another probe's source, at the headline alone."""
-    return replace(
+    return _untested(
         measure,
         name=f"other_{measure.name}",
         axes=(measure.axes[0], *measure.unit_axes),
         meaning=f"{measure.name} of each target behind another probe's source and template: what the format alone does "
         "to it. In region Q.",
-        claimed=False,
-        control="",
-        other_source=False,
-        by_kind=False,
     )
 
 
 def _by_kind(measure: Measure) -> Measure:
     """Return the row of the same measure over the target tokens of each kind."""
-    return replace(
+    return _untested(
         measure,
         name=f"{measure.name}_by_kind",
         axes=(*measure.axes, "token_kind"),
         meaning=f"{measure.name} over the target tokens of each kind alone; the first kind is all tokens.",
         formula=f"{measure.formula}; over the target tokens of one kind, undefined where a probe has none",
-        claimed=False,
-        control="",
-        other_source=False,
-        by_kind=False,
-        smallest=0.0,
     )
 
 

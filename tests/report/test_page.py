@@ -115,7 +115,7 @@ def test_the_summary_has_a_row_for_every_tested_measure(measurements):
     section = claims_section(measurements)
     assert [row["name"] for row in section["summary"]] == [measure.name for measure in CLAIMED]
     rows = {row["name"]: row for row in section["summary"]}
-    assert rows["attn_sink"]["found"] == "1 of 12 heads" and rows["attn_sink"]["more"] == "1 counted over measures"
+    assert rows["attn_sink"]["found"] == "1 of 12 heads" and "1 counted over measures" in rows["attn_sink"]["more"]
     assert rows["probe_loss"]["found"] == "yes" and rows["attn_gold_lift"]["smallest"] == "x 1.5"
     assert section["why"] == [] and f"{len(section['all'])} are beyond noise" in section["sentence"]
     assert counted_heads(measurements.claims) == "2 of 12"
