@@ -123,7 +123,8 @@ def missing_tests(one: Tested, restored: Restoration | None, against: Comparison
     found = []
     if one.draws is None:
         found.append("beyond noise: random perturbations of the base were not measured (group band).")
-    n_runs = len(against.of_training(one.measure.name)) if against.training else 0
+    runs = against.of_training(one.measure.name)
+    n_runs = 0 if runs is None else len(runs)
     if n_runs < FEWEST_NULL_RUNS:
         found.append(
             f"beyond training: {n_runs} of at least {FEWEST_NULL_RUNS} runs on the base's own kind of text "

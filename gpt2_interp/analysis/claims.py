@@ -219,7 +219,8 @@ def _counted(tested: Mapping[str, Tested]) -> dict[str, np.ndarray]:
     signed = {name: one for name, one in with_band.items() if not one.measure.never_negative}
     against_zero = holm({name: one.last.p for name, one in signed.items()}, 1 - CONFIDENCE)
     against_noise = beyond_noise_in_any(
-        {name: one.last.mean for name, one in with_band.items()}, {name: one.draws for name, one in with_band.items()}
+        {name: one.last.mean for name, one in with_band.items()},
+        {name: one.draws for name, one in with_band.items() if one.draws is not None},
     )
     return {
         name: one.beyond_noise & one.large & against_zero.get(name, True) & against_noise[name]
@@ -354,7 +355,7 @@ def _unmeasured(measure: Measure, series: Series | None, why: str | None) -> dic
 
 
 def _notes(tested: Mapping[str, Tested]) -> dict[str, None]:
-    found = {}
+    found: dict[str, None] = {}
     signless = [name for name, one in tested.items() if one.measure.never_negative]
     if signless:
         found[f"{' and '.join(signless)} can't be negative: their intervals say nothing, only the band does."] = None

@@ -68,9 +68,10 @@ def restoration(m: Measurements, name: str, judged: np.ndarray) -> Restoration |
     None where it was not measured. Of the judged heads, those that were not paid for are undefined.
     """
     arrays = _load(m)
+    kind: str | None
     if name in REPEATED:
-        found = arrays.get("restore_second_reading")
-        needed, enough, noise = found, None, arrays.get("band_restore_second_reading")
+        needed, enough = arrays.get("restore_second_reading"), None
+        noise = arrays.get("band_restore_second_reading")
         axis, kind = "sequence", SECOND_READING
     else:
         kind = next((kind for kind in KINDS if kind in _labels(m, "token_kind")), None)
