@@ -649,7 +649,7 @@ def _lens(name: str, unit: str, meaning: str, formula: str, **more) -> Measure:
 
 def _untested(measure: Measure, **changes: Any) -> Measure:
     """Return a row made from another one, of which no change is tested itself."""
-    plain = {"claimed": False, "control": "", "other_source": False, "by_kind": False, "smallest": 0.0}
+    plain: dict[str, Any] = {"claimed": False, "control": "", "other_source": False, "by_kind": False, "smallest": 0.0}
     return replace(measure, **plain | changes)
 
 
