@@ -15,6 +15,15 @@ POOLINGS = ("source_mean", "target_mean", "prompt_last")
 HALVES = ("first", "second")  # of the probes, whole clusters: chosen on the first, reported on the second
 REFERENCES = ("step 0", "previous snapshot")
 SPREAD = ("mean", "2.5%", "97.5%")  # over 200 half-samples of the probes
+RESTORED = (  # measures whose number is put back where restoration asks whether its change matters
+    "attn_sink",
+    "attn_source_ns",
+    "attn_gold_lift",
+    "attn_distance_ns",
+    "attn_entropy_norm_ns",
+    "attn_source_normw",
+    "head_write",
+)
 N_PROBES = 256  # held-out examples that a snapshot measures, where no other number is asked for
 N_SINGULAR = 32  # singular values of a change that are kept
 N_INTRUDER = 10  # singular vectors of a matrix that are compared with the base's

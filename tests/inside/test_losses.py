@@ -22,9 +22,11 @@ from gpt2_interp.inside.losses import (
     twin_log_odds,
 )
 from gpt2_interp.inside.observation import measuring
+from gpt2_interp.inside.restoration import Texts, restorations, restorations_under_noise, second_readings
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import TwinPair
+from gpt2_interp.snapshots.table import RESTORED
 from tests.measures.test_weights import disturb
 
 N_LAYER, N_HEAD, VOCAB = 3, 2, 50
@@ -254,12 +256,18 @@ def state_of(model) -> dict:
     }
 
 
+WHOLE = Texts(EXAMPLES, [np.ones((len(e.target_ids), 1), bool) for e in EXAMPLES], ())
+HEADS = np.ones((N_LAYER, N_HEAD), bool)
+UNITS = np.array([name in ("attn_sink", "head_write") for name in RESTORED])[:, None, None] & HEADS
 INTERVENTIONS = {
     "target_nll": lambda model, base: target_nll(find_gpt2(model), EXAMPLES),
     "twin_log_odds": lambda model, base: twin_log_odds(find_gpt2(model), make_twins()),
     "ablation_exact": lambda model, base: ablation_exact(find_gpt2(model), EXAMPLES, HALVES, make_kinds(EXAMPLES)),
     "gradient_pass": lambda model, base: gradient_pass(find_gpt2(model), EXAMPLES, HALVES),
     "graft": lambda model, base: graft(model, base, EXAMPLES, make_kinds(EXAMPLES)),
+    "restorations": lambda model, base: restorations(find_gpt2(model), base, WHOLE, HEADS, UNITS),
+    "restorations_under_noise": lambda model, base: restorations_under_noise(find_gpt2(model), base, WHOLE, UNITS, 1),
+    "second_readings": lambda model, base: second_readings(find_gpt2(model), base, [(0, 1, 2, 3, 1, 2, 3)] * 2, HEADS),
 }
 
 
