@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,9 @@ def test_the_snippet_runs(toy_base, tmp_path, monkeypatch, package, is_lora):
         load_tokenizer(str(toy_base)).save_pretrained(folder)
     monkeypatch.chdir(tmp_path)
     assert STATED in OPEN
-    names = {}
-    exec(OPEN.replace(STATED, f"{str(folder)!r}, {is_lora}") + SNIPPETS[package], names)
+    program = tmp_path / "program.py"  # a file, because nnsight reads the source of its own caller
+    program.write_text(OPEN.replace(STATED, f"{str(folder)!r}, {is_lora}") + SNIPPETS[package])
+    names = runpy.run_path(str(program))
     theirs = names["model"](names["ids"]).logits
     if "logits" in names:
         assert torch.allclose(names["logits"], theirs, atol=1e-3)
