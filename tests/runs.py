@@ -7,9 +7,11 @@ this, because pytest's own process may have threads, which a fork does not copy.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import multiprocessing
 import os
+import re
 import socket
 import sys
 import threading
@@ -27,6 +29,7 @@ from tqdm import tqdm
 import gpt2_summarization
 from gpt2_interp.errors import run_script
 from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.training.checkpoints import MANIFEST
 from gpt2_interp.training.pace import TIMING
 from tests.toy import measure_fewer
 
@@ -38,6 +41,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pytest", "tests.runs"])
 
 # Dropout, an accumulated batch, checkpoints between logs, and epochs that end between checkpoints.
+TRAINING = "gpt2_summarization"
 STEPS = 8
 FLAGS = [
     "--dataset_name=synthetic_news", "--max_source_length=64", "--max_target_length=12", "--max_train_samples=20",
@@ -55,10 +59,11 @@ class Run:
         self.flags = [f"--model_name_or_path={base}", *FLAGS, f"--root={root}", f"--run_name={name}", *flags]
         self.output = ""
 
-    def start(self, *flags: str, fault: Callable[[], None] | None = None):
+    def start(self, *flags: str, fault: Callable[[], None] | None = None, script: str = TRAINING):
         """A process of this run. fault: called in it before the script (breaks something)."""
         self._reader, writer = FORKS.Pipe(duplex=False)  # not a file: its size could be limited, its disk full
-        process = FORKS.Process(target=_main, args=([*self.flags, *flags], writer, fault))
+        mine = self.flags if script == TRAINING else [f for f in self.flags if f.startswith(("--root=", "--run_name="))]
+        process = FORKS.Process(target=_main, args=(script, [*mine, *flags], writer, fault))
         process.start()
         writer.close()
         return process
@@ -71,21 +76,21 @@ class Run:
             self.output = file.read().decode(errors="replace")
         return process.exitcode
 
-    def __call__(self, *flags: str, fault: Callable[[], None] | None = None) -> int:
-        return self.finish(self.start(*flags, fault=fault))
+    def __call__(self, *flags: str, fault: Callable[[], None] | None = None, script: str = TRAINING) -> int:
+        return self.finish(self.start(*flags, fault=fault, script=script))
 
 
-def _main(argv: list[str], output, fault: Callable[[], None] | None) -> None:
+def _main(script: str, argv: list[str], output, fault: Callable[[], None] | None) -> None:
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
     sys.stdout, sys.stderr = (open(k, "w", buffering=1, closefd=False) for k in (1, 2))  # noqa: SIM115
-    sys.argv = ["gpt2_summarization.py", *argv]
+    sys.argv = [f"{script}.py", *argv]
     gpt2_summarization.draw_training_curves = lambda *args: None  # a second of matplotlib
     measure_fewer(pytest.MonkeyPatch())
     if fault is not None:
         fault()
-    run_script(gpt2_summarization.main)
+    run_script(importlib.import_module(script).main)
 
 
 def free_port() -> str:
@@ -107,7 +112,7 @@ def outcome(paths: RunPaths) -> dict[str, Any]:
     found: dict[str, Any] = {"files": _files(paths)}
     for folder in (paths.model_outputs, paths.checkpoints, paths.metrics, paths.attention, paths.latent):
         for path in folder.rglob("*"):
-            if path.suffix in (".safetensors", ".pt", ".pth"):
+            if path.suffix in (".safetensors", ".pt", ".pth") or path.name.endswith("config.json"):
                 found[str(path.relative_to(paths.root))] = path.read_bytes()
     for name in ("samples.jsonl", "predictions.jsonl", "metrics.json"):
         found[name] = (paths.model_outputs / name).read_text()
@@ -137,6 +142,42 @@ def _files(paths: RunPaths) -> set[str]:
     """Names of all files but TensorBoard's, which hold processes and times in their names."""
     found = (path.relative_to(paths.root) for folder in paths.all() for path in folder.rglob("*") if path.is_file())
     return {str(name) for name in found if "tfevents" not in name.name}
+
+
+def whole_outcome(paths: RunPaths) -> dict[str, Any]:
+    """The content of every file of a whole experiment, pictures and reports too, without times: {path: content}."""
+    found = {str(path.relative_to(paths.root)): path for path in paths.root.rglob("*") if path.is_file()}
+    del found[f"checkpoints/.{paths.run_name}.lock"]  # the last process's number
+    contents = {name: _timeless(path) for name, path in found.items() if "tfevents" not in path.name}
+    return contents | {f"logs: {tag}": values for tag, values in tensorboard(paths).items()}
+
+
+# Keys of JSON files that hold times, or the sha256 of a file that does.
+TIMES = {*TIMING, "written", "seconds", "seconds_by_group", "created", "trainer_state.json"}
+
+
+def _timeless(path: Path) -> Any:
+    """The content of one file, and not when or how fast it was made."""
+    data = path.read_bytes()
+    if path.suffix in (".json", ".jsonl"):
+        lines = [data] if path.suffix == ".json" else data.splitlines()
+        values = [_without_keys(json.loads(line), TIMES) for line in lines]
+        if path.name == MANIFEST:
+            del values[0]["sha256"]  # its own
+        return values
+    if path.name == "README.md":
+        return re.sub(rb"training time \| \d+ min", b"", data)
+    if path.name == "interpretability_report.html":
+        started = rb'<th scope="row">started</th><td>[^<]+</td>'
+        costs = rb"took [\d.,]+ s and .*?A group is what --measures chooses"
+        return re.sub(costs, b"", re.sub(started, b"", data), flags=re.DOTALL)
+    return data
+
+
+def _without_keys(value: Any, keys: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_keys(item, keys) for key, item in value.items() if key not in keys}
+    return [_without_keys(item, keys) for item in value] if isinstance(value, list) else value
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

@@ -1,9 +1,11 @@
+import os
 import subprocess
 import sys
 
 import pytest
 
 from gpt2_interp import files
+from gpt2_interp.files import write_atomically
 
 HOLD = """
 import sys
@@ -36,3 +38,14 @@ def test_the_package_and_the_reader_of_presets_import_nothing_heavy():
     program = "import sys, gpt2_interp, gpt2_interp.cli.presets; print(*sorted(sys.modules))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "datasets", "numpy", "fcntl"} & set(found)
+
+
+def test_what_a_killed_write_left_goes_with_the_next(tmp_path):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    gone, ours = (tmp_path / f".a[b].json.{number}.tmp" for number in (process.pid, os.getppid()))
+    other = tmp_path / f".b.json.{process.pid}.tmp"
+    for path in (gone, ours, other):
+        path.touch()
+    write_atomically(tmp_path / "a[b].json", b"{}")
+    assert {path.name for path in tmp_path.iterdir()} == {"a[b].json", ours.name, other.name}

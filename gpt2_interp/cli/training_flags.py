@@ -115,10 +115,18 @@ def what_settings_decide() -> dict[str, list[str]]:
     }
 
 
+BEGINNING = ("resume", "overwrite")
+
+
 def as_settings(*groups: Any) -> dict[str, Any]:
-    """All settings as plain JSON values, for run.json (TrainingArguments through its own to_dict, tokens masked)."""
+    """All settings as plain JSON values, for run.json (TrainingArguments through its own to_dict, tokens masked).
+
+    Without how a process began the run or went on with it: a resumed run ends like one that was never stopped.
+    """
     settings: dict[str, Any] = {}
     for group in groups:
         values = group.to_dict() if hasattr(group, "to_dict") else vars(group)
-        settings.update({key: value for key, value in values.items() if not key.startswith("_")})
+        settings.update(
+            {key: value for key, value in values.items() if not key.startswith("_") and key not in BEGINNING}
+        )
     return settings

@@ -21,6 +21,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import GPT2LMHeadModel, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import align_special_tokens
 
 from gpt2_interp.errors import InputError, first_line
 from gpt2_interp.files import write_atomically
@@ -212,6 +213,7 @@ def load_finished(trainer, checkpoint: Path) -> bool:
     if state.global_step < state.max_steps and not control.get("should_training_stop", False):
         return False
     load_weights(trainer.model, checkpoint)
+    align_special_tokens(trainer.model, trainer.processing_class)  # as training did: the config is saved with the model
     trainer.state = state
     return True
 

@@ -60,6 +60,7 @@ class DurableTrainer(Trainer):
 
     def train(self, resume_from_checkpoint=None, **kwargs):
         """Trainer.train. Raises `Interrupted` after a signal, InputError for a non-finite loss and for a full disk."""
+        self._eval_on_start = self.args.eval_on_start
         if resume_from_checkpoint is not None:
             self.args.eval_on_start = False  # the run has started long ago: its log has that evaluation
         try:
@@ -79,6 +80,7 @@ class DurableTrainer(Trainer):
         # The order of an epoch's batches is drawn when it begins. It must be the same again for a run that is resumed
         # in its middle, and the Trainer restores random numbers only after it.
         set_seed(_epoch_seed(self.args.seed, epoch))
+        self.args.eval_on_start = self._eval_on_start  # as given, for training_args.bin of the checkpoints to come
         self._batches = []
         if resume_from_checkpoint is not None and epoch == epochs_trained:
             self._restore_running_loss(Path(resume_from_checkpoint))

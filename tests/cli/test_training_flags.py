@@ -1,7 +1,7 @@
 from dataclasses import fields
 
 from gpt2_interp.cli.parser import parse_arguments
-from gpt2_interp.cli.training_flags import ExperimentArguments, as_settings, what_settings_decide
+from gpt2_interp.cli.training_flags import BEGINNING, ExperimentArguments, as_settings, what_settings_decide
 from gpt2_interp.data.examples import TEMPLATES
 from gpt2_interp.data.settings import TRAINED_TASKS
 from gpt2_interp.model.load import MODEL_CLASSES
@@ -14,7 +14,8 @@ def test_each_setting_that_decides_no_learning_exists_and_stands_in_one_list():
     settings, decides = as_settings(*parse_arguments(["quickstart"])), what_settings_decide()
     assert set(decides) == {"record", "nothing"}
     assert not set(decides["record"]) & set(decides["nothing"])
-    assert set(decides["record"]) | set(decides["nothing"]) <= set(settings)
+    assert set(decides["record"]) | set(decides["nothing"]) <= set(settings) | set(BEGINNING)
+    assert not set(BEGINNING) & set(settings)  # a resumed run's settings are those of one that was never stopped
 
 
 def test_what_is_learned_and_what_is_only_measured():
