@@ -164,6 +164,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
     run_script(main)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,9 +37,13 @@ CACHES = {
 def begin() -> None:
     """Call in the first line of a script, before any other import.
 
-    Ctrl-C ends its imports without a traceback; pictures go to files; caches are where this user may write.
+    Ctrl-C ends its imports without a traceback; pictures go to files; caches are where this user may write; a letter
+    that the terminal lacks is printed as its number.
     """
     leave_at_ctrl_c()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # neither closed by the caller nor a notebook's
+            stream.reconfigure(errors="backslashreplace")
     os.environ["MPLBACKEND"] = "agg"  # a notebook leaves its own to what it starts, where that may not be installed
     for name, defaults in CACHES.items():
         places = [os.environ[name]] if os.environ.get(name) else [os.environ.get(*default) for default in defaults]
@@ -99,14 +105,14 @@ def _reachable() -> bool:
     import socket
     from urllib.parse import urlparse
 
-    address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     answer: list[bool] = []
 
     def connect() -> None:
         try:
+            address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
             socket.create_connection((address.hostname, address.port or 443), TIMEOUT_SECONDS).close()
             answer.append(True)
-        except OSError:
+        except (OSError, ValueError):  # of an address that is none, too
             answer.append(False)
 
     # A thread, because the name lookup inside has no time limit of its own.

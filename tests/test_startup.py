@@ -12,6 +12,7 @@ import pytest
 
 from gpt2_interp import startup
 from gpt2_interp.errors import InputError
+from gpt2_interp.run_paths import REPOSITORY
 
 
 @pytest.fixture
@@ -48,6 +49,15 @@ def test_a_reachable_hub_stays_online(monkeypatch, no_settings):
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         startup.prepare({})
     assert not startup.is_offline()
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:port", "http://[", "http://127.0.0.1:99999", "http://\u20ac" * 30]
+)
+def test_an_address_that_is_none_cannot_be_reached(monkeypatch, no_settings, address):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    startup.prepare({})
+    assert startup.is_offline()
 
 
 def test_what_the_user_set_is_kept(monkeypatch, no_settings):
@@ -137,7 +147,16 @@ def test_a_home_that_cannot_be_written_stops_no_picture(measurements, tmp_path):
         flags = ["--run_name", measurements.paths.run_name, "--root", str(tmp_path / "root")]
         only = ["--only", "training_curves"] if script.startswith("vis") else []
         result = subprocess.run(
-            [sys.executable, script, *flags, *only], cwd=Path(__file__).resolve().parents[1], env=environment,
+            [sys.executable, script, *flags, *only], cwd=REPOSITORY, env=environment,
             capture_output=True, text=True,
         )  # fmt: skip
         assert result.returncode == 0 and "MPLCONFIGDIR" not in result.stderr, result.stderr
+
+
+def test_a_letter_that_the_terminal_lacks_stops_nothing():
+    code = "from gpt2_interp import startup; startup.begin(); print('\\u0416')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True)
+    assert (result.returncode, result.stdout) == (0, b"\\u0416\n"), result.stderr
+    closed = subprocess.run(["bash", "-c", '"$0" -c "$1" >&- 2>&-', sys.executable, code], cwd=REPOSITORY)
+    assert closed.returncode == 0

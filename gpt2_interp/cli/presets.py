@@ -113,7 +113,7 @@ def _read(path: Path, name: str) -> dict[str, Any]:
         )
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import shutil
+import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -32,6 +34,17 @@ class ScriptParser(argparse.ArgumentParser):
 
     def __init__(self, **settings):
         super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **settings})
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse, as argparse does. Raises InputError for a word or a working folder that no file could hold as text."""
+        try:
+            here = os.getcwd()
+        except OSError:
+            raise InputError("the folder that you are in does not exist any more: go to another one.") from None
+        for word in [here, *(sys.argv[1:] if args is None else args)]:
+            if any("\ud800" <= letter <= "\udfff" for letter in word):
+                raise InputError(f"{word!r} is not written in UTF-8, so no run could record it: rename it.")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")

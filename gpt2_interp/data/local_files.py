@@ -51,7 +51,7 @@ def _jsonl_records(path: Path) -> Iterator[tuple[str, dict]]:
             where = f"{path}, line {number}"
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 what = "is empty" if not line.strip() else "is not valid JSON"
                 raise InputError(f"{where} {what}; each line must be one JSON object.") from None
             if not isinstance(record, dict):

@@ -249,6 +249,9 @@ def _load_whole(name: str, implementation: str, flag: str, **dropout: float) -> 
         model, report = MODEL_CLASSES[implementation].from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **dropout
         )
+    for weight, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise InputError(f"the weights in {name} are broken: {weight} holds numbers that are not finite.")
     if mismatched := sorted(report["mismatched_keys"]):
         weight, found, wanted = mismatched[0]
         raise InputError(

@@ -81,8 +81,22 @@ def test_names_that_the_flags_replace_are_not_looked_for(tmp_path):
     assert read_command([str(path), "--dataset_name", "c/d"]).hub_names["--dataset_name"] == "c/d"
 
 
-def test_a_preset_that_cannot_be_read_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"run_name: \xff",
+        b"\x00",
+        b"- a",
+        b"3",
+        b"a: [",
+        b"seed: !!int x",
+        b"[" * 5000,
+        b"!!python/object/apply:os.getcwd []",
+    ],
+)
+def test_a_preset_that_cannot_be_read_is_named(content, tmp_path):
     path = tmp_path / "p.yaml"
-    path.write_bytes(b"run_name: \xff\n")
-    with pytest.raises(InputError, match="p.yaml"):
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="p.yaml") as error:
         read_command([str(path)])
+    assert "\n" not in str(error.value)

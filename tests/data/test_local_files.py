@@ -58,3 +58,11 @@ def test_half_a_character_is_named_with_its_line(tmp_path):
     assert next(found)[1] == {"text": "whole \U0001f600"}
     with pytest.raises(InputError, match="line 2"):
         next(found)
+
+
+@pytest.mark.parametrize("line", ["{", "3", "[]", "NaN", "[" * 100_000, '{"a":' * 50_000, '{"a": ' + "9" * 5000 + "}"])
+def test_a_line_that_is_no_row_is_named(line, tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text(f'{{"a": "b"}}\n{line}\n')
+    with pytest.raises(InputError, match=r"t\.jsonl, line 2 is not"):
+        list(records(path, "line"))

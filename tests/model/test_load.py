@@ -416,3 +416,13 @@ def test_masks_that_old_checkpoints_hold_are_no_mistake(toy_base, tmp_path):
     weights |= {"transformer.h.0.attn.bias": torch.ones(1), "transformer.h.0.attn.masked_bias": torch.ones(1)}
     save_file(weights, tmp_path / "base" / "model.safetensors", {"format": "pt"})
     load_trained(str(tmp_path / "base"))
+
+
+def test_weights_that_are_no_numbers_are_refused(toy_base, tmp_path):
+    """Their model would answer with nothing, and exit status 0."""
+    shutil.copytree(toy_base, tmp_path / "base")
+    weights = load_file(toy_base / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.bias"][3] = float("inf")
+    save_file(weights, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"h\.1\.mlp\.c_fc\.bias"):
+        load_trained(str(tmp_path / "base"))
