@@ -2,7 +2,7 @@
 # Make the environment: .venv here, or the conda environment or venv that is active. Safe to run again: it does nothing then.
 #   ./setup_environment.sh [REQUIREMENTS_FILE]      (default: requirements.txt; PYTHON=python3.12 chooses the interpreter)
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH="" cd -- "$(dirname "${BASH_SOURCE[0]}")"
 
 requirements=${1:-requirements.txt}
 environment=${VIRTUAL_ENV:-${CONDA_PREFIX:-$PWD/.venv}}
@@ -43,7 +43,7 @@ fi
 
 # --- does it work? -----------------------------------------------------------------------------------------------
 echo "checking the imports"
-"$python" -W ignore - <<'P' || fail "a package can't be imported; delete $environment and run this again."
+MPLBACKEND=agg "$python" -W ignore - <<'P' || fail "a package can't be imported; delete $environment and run this again."
 import importlib, sys
 names = ("torch transformers accelerate datasets evaluate rouge_score peft captum umap matplotlib seaborn plotly "
          "imageio tensorboard tqdm gpt2_interp").split()

@@ -11,6 +11,9 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+# Characters that would change a terminal (an escape sequence can clear it or set its title), each as its number.
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
 
 class InputError(Exception):
     """An error in what the user gave. The message is one sentence: what is wrong and what to do."""
@@ -148,7 +151,7 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {message.translate(CONTROLS)}", file=sys.stderr)
     sys.exit(status)
 
 

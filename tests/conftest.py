@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries are imported: no test may wait for the network
+os.environ["MPLBACKEND"] = "agg"  # a notebook leaves its own to what it starts
 os.environ["NUMBA_NUM_THREADS"] = "1"  # numba shares OpenMP with torch: umap's first run sets the number for both
 
 import pytest

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gpt2_interp.errors import run_script
+from gpt2_interp.errors import InputError, run_script
 from tests.conftest import REPOSITORY
 
 # Presses Ctrl-C when a module is looked for. A background job ignores it, and so would its children.
@@ -78,7 +78,7 @@ def test_ctrl_c_that_is_ignored_stays_ignored():
 
 def test_ctrl_c_in_main_is_an_exception_as_always():
     code = """
-from gpt2_interp.errors import run_script
+from gpt2_interp.errors import InputError, run_script
 def main():
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -97,3 +97,12 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, capsys):
             run_script(lambda path=path: path.mkdir())
         message = capsys.readouterr().err
         assert exit_.value.code == 2 and message.startswith(f"error: {path}") and message.count("\n") == 1
+
+
+def test_a_message_cannot_change_the_terminal(capsys):
+    def main():
+        raise InputError("row \x1b[2J\x9b1m\r caf\u00e9 is empty.")
+
+    with pytest.raises(SystemExit):
+        run_script(main)
+    assert capsys.readouterr().err == "error: row \\x1b[2J\\x9b1m\\x0d caf\u00e9 is empty.\n"

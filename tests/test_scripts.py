@@ -66,6 +66,18 @@ def test_a_full_disk_is_said_before_anything_is_written(bare):
     assert not (folder / ".venv").exists()
 
 
+def test_a_notebooks_backend_does_not_fail_the_check_of_the_imports(bare):
+    folder, environment = bare
+    (folder / "env" / "bin").mkdir(parents=True)
+    executable(
+        folder / "env" / "bin" / "python", '#!/bin/sh\ncase $1 in -W) cat >/dev/null; echo "$MPLBACKEND";; esac\n'
+    )
+    environment |= {"PATH": f"{folder / 'env' / 'bin'}:{os.environ['PATH']}"}
+    environment |= {"VIRTUAL_ENV": str(folder / "env"), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    result = bash("setup_environment.sh", cwd=folder, **environment)
+    assert result.returncode == 0 and result.stdout.splitlines()[-1] == "agg", result.stderr
+
+
 @pytest.mark.slow
 def test_no_package_index_is_said(bare):
     folder, environment = bare

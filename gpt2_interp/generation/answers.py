@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from gpt2_interp.errors import CONTROLS
 from gpt2_interp.generation.settings import Decoding, plain
 
 TOKEN_WIDTH = 18  # columns of a token in the table of probabilities
@@ -96,9 +97,6 @@ def json_line(record: dict[str, Any]) -> str:
 
 
 # --- how it is shown -------------------------------------------------------------------------------------------
-
-
-CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def for_reader(text: str, out: TextIO) -> str:

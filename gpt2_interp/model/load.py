@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     GPT2Config,
@@ -21,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from gpt2_interp.errors import InputError, first_line
+from gpt2_interp.errors import InputError, first_line, is_out_of_memory
 from gpt2_interp.model.copying_start import start_copying
 from gpt2_interp.model.fast_layers import use_fast_layers
 from gpt2_interp.model.gpt2_from_scratch import ScratchGPT2LMHeadModel
@@ -165,8 +164,14 @@ def _load_adapted(
             if len(tokenizer) > model.config.vocab_size:
                 _make_room(model, len(tokenizer), folder)
             use_fast_layers(model)
-            merged = _merge(PeftModel.from_pretrained(model, folder))
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+            adapted = PeftModel.from_pretrained(model, folder)
+            _check_whole(adapted, folder)
+            merged = _merge(adapted)
+    except InputError:
+        raise
+    except Exception as error:  # peft checks little of an adapter's config, which anybody may have written
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"the adapter in {folder} can't be put on {name}: {first_line(error)}; give its base with --base_model."
         ) from None
@@ -186,6 +191,17 @@ def _make_room(model: PreTrainedModel, tokens: int, folder: Path) -> None:
             f"adapter holds no embeddings for them: save it with save_embedding_layers=True."
         )
     model.resize_token_embeddings(tokens, mean_resizing=False)
+
+
+def _check_whole(adapted: PeftModel, folder: Path) -> None:
+    """Refuse an adapter whose weights are not those that its config and the base ask for: peft would start the missing
+    ones anew, and drop the others. Raises InputError."""
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    found = set(load_peft_weights(str(folder), device="cpu"))
+    more = {name for name in found - wanted if re.search(r"\bh\.\d+\.", name)}
+    if odd := sorted(wanted - found) or sorted(more):
+        problem = "is missing" if wanted - found else "is not wanted"
+        raise InputError(f"the adapter's weights in {folder} don't belong to its config or base: {odd[0]} {problem}.")
 
 
 def _merge(adapted: PeftModel) -> PreTrainedModel | None:

@@ -426,3 +426,47 @@ def test_weights_that_are_no_numbers_are_refused(toy_base, tmp_path):
     save_file(weights, tmp_path / "base" / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=r"h\.1\.mlp\.c_fc\.bias"):
         load_trained(str(tmp_path / "base"))
+
+
+@pytest.fixture(scope="module")
+def lora_of_toy(toy_base, tmp_path_factory):
+    """A LoRA of the toy base, as peft saves it."""
+    model = GPT2LMHeadModel.from_pretrained(toy_base)
+    folder = tmp_path_factory.mktemp("adapter")
+    get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["c_attn"])).save_pretrained(folder)
+    return folder
+
+
+def _weights(change):
+    def damage(folder):
+        path = folder / "adapter_model.safetensors"
+        save_file(change(load_file(path)), path, {"format": "pt"})
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (_write("adapter_config.json", []), "--base_model"),
+        (_change("adapter_config.json", peft_type="NONE"), "NONE"),
+        (_change("adapter_config.json", target_modules="("), "unterminated"),
+        (_change("adapter_config.json", rank_pattern=3), "keys"),
+        (_change("adapter_config.json", megatron_config=3), "megatron"),
+        (_change("adapter_config.json", use_dora=True), "lora_magnitude_vector is missing"),
+        (_weights(lambda weights: {"a": torch.ones(1)}), r"h\.0\..* is missing"),
+        (_weights(lambda weights: {k: v for k, v in weights.items() if ".h.1." not in k}), r"h\.1\..* is missing"),
+        (
+            _weights(lambda w: w | {k.replace(".1.", ".7."): v.clone() for k, v in w.items() if ".1." in k}),
+            r"h\.7\..* is not wanted",
+        ),
+        (_weights(lambda weights: {k: v * float("nan") for k, v in weights.items()}), "NaN"),
+    ],
+)
+def test_an_adapter_that_means_nothing_is_refused_in_one_sentence(damage, word, lora_of_toy, tmp_path):
+    """peft takes most of them, and starts what is missing anew: an adapter that changes nothing."""
+    shutil.copytree(lora_of_toy, tmp_path / "adapter")
+    damage(tmp_path / "adapter")
+    with pytest.raises(InputError, match=word) as error:
+        load_trained(str(tmp_path / "adapter"))
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
