@@ -25,6 +25,8 @@ STATED = '"model_outputs/quickstart/best_model", False'
 def test_the_snippet_runs(toy_base, tmp_path, monkeypatch, package, is_lora):
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
+    if package == "onnxruntime":
+        pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     if package == "tuned_lens" and importlib.util.find_spec("transformer_lens"):
         pytest.skip("tuned_lens 0.2.0 can't be imported beside TransformerLens 4")
     folder = toy_base
