@@ -247,10 +247,12 @@ def read_data(model_args, data_args, experiment, training, say: Callable[[str], 
             block_size=data_args.block_size,
             first_block_only=bool(data_args.mixture),  # so that the rows of each source are as many as its weight says
         )
-        for use in ("train", "validation", "test", "probes"):
+        for use in ("train", "validation", "test", "probes", "test_probes"):
+            if use not in corpus.provenance:
+                continue  # no rows of a test split are left
             examples[use], reports[use] = builder.build(getattr(corpus, use), corpus.provenance[use]["sha256"])
-            say(f"  {use:10} {reports[use]}  <- {corpus.provenance[use]['source']}")
-            if not examples[use]:
+            say(f"  {use.replace('_', ' '):11} {reports[use]}  <- {corpus.provenance[use]['source']}")
+            if not examples[use] and use != "test_probes":
                 raise InputError(f"no {use} row fits the model's context of {base.config.n_positions} tokens.")
     probes = build_probes(corpus, examples, builder, base.config, experiment.probe_samples, training.seed)
     if data_args.task == "summarization" and is_other_script(row["target"] for row in corpus.test):

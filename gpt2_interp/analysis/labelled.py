@@ -37,13 +37,13 @@ def labelled(
 
 
 def _coordinates(axis: str, labels: int | Sequence[str], probes: Sequence[Mapping[str, Any]]) -> dict[str, Coordinate]:
-    """The coordinates of one axis: ids, clusters and halves of probes, labels, else numbers from 0."""
+    """The coordinates of one axis: ids, clusters, halves and splits of probes, labels, else numbers from 0."""
     size = axis_size(labels)
     if axis == "query_key":  # a pattern's lower triangle, row by row; see snapshots/patterns.py
         query, key = np.tril_indices((math.isqrt(8 * size + 1) - 1) // 2)
         return {"query": (axis, query), "key": (axis, key)}
     if size and len(probes) == size:
-        names = {"id": axis, "cluster": f"{axis}_cluster", "half": f"{axis}_half"}
+        names = {"id": axis} | {key: f"{axis}_{key}" for key in ("cluster", "half", "split")}
         described = [key for key in names if all(key in probe for probe in probes)]
         return {names[key]: (axis, [probe[key] for probe in probes]) for key in described}
     return {axis: (axis, np.arange(size) if isinstance(labels, int) else list(labels))}

@@ -8,7 +8,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,7 +201,8 @@ class Measurements:
         if halves is not None and len(set(halves)) < 2:
             note = f"All probes of {measure.probe_axis} are of one cluster, so they can't be divided into halves."
             notes[note] = halves = None
-        return Series(measure, sorted(at), values, [str(entry["cluster"]) for entry in entries], halves)
+        splits = np.array([entry.get("split", "") for entry in entries])  # earlier versions had one split alone
+        return Series(measure, sorted(at), values, [str(entry["cluster"]) for entry in entries], halves, splits)
 
     def logged(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Return (steps, values) of one scalar of the training log; null becomes NaN. Both [line]."""
@@ -289,6 +290,16 @@ class Series:
     values: np.ndarray  # [step, probe, unit]
     clusters: list[str]  # of each probe
     halves: np.ndarray | None  # 0 or 1 of each probe
+    splits: np.ndarray | None = None  # "validation" or "test", the corpus' split that each probe is of; "" if unknown
+
+    def of_split(self, split: str) -> Series | None:
+        """The same of the probes of one split, "validation" or "test"; None where there are none."""
+        own = np.zeros(len(self.clusters), bool) if self.splits is None else self.splits == split
+        if not own.any():
+            return None
+        clusters = [c for c, w in zip(self.clusters, own, strict=True) if w]
+        halves = None if self.halves is None else self.halves[own]
+        return replace(self, values=self.values[:, own], clusters=clusters, halves=halves, splits=self.splits[own])
 
     def differences(self, wanted: np.ndarray | None = None) -> np.ndarray:
         """Changes since the first step, averaged over each cluster's (wanted) probes: [cluster, step - 1, unit]."""

@@ -41,7 +41,7 @@ def load_control(
         texts, where, notes = _wikitext()
     else:
         return [], "", ["no general text to hold the changes against: give some with --control_file"]
-    fresh = _not_among(texts, training)
+    fresh = not_among(texts, training)
     if len(fresh) < len(texts):
         notes.append(f"{len(texts) - len(fresh)} texts of {where} are training rows: they are no general text")
     chosen = sorted(random.Random(f"{seed} control").sample(range(len(fresh)), min(count, len(fresh))))
@@ -129,12 +129,12 @@ def _download(path: Path) -> str | None:
 # --- without training rows ----------------------------------------------------------------------------------------
 
 
-def _not_among(texts: Sequence[str], training: Iterable[Row]) -> list[str]:
-    """The texts, each once, without those that are a source or a target of a training row, but for white space and
+def not_among(texts: Sequence[str], rows: Iterable[Row]) -> list[str]:
+    """The texts, each once, without those that are a source or a target of one of the rows, but for white space and
     case."""
     found = {_normal(text): text for text in texts}
     beginnings = {_beginning(text) for text in texts}
-    for text in _all_texts(training):
+    for text in _all_texts(rows):
         if _beginning(text) in beginnings:  # what is cheap first: there may be hundreds of thousands of long texts
             found.pop(_normal(text), None)
     return list(found.values())

@@ -30,6 +30,7 @@ class Corpus:
     validation: Sequence[Row]  # choose the best model
     test: Sequence[Row]  # compare base and tuned model
     probes: Sequence[Row]  # measured by every snapshot
+    test_probes: Sequence[Row] = ()  # measured too: of the test split, none of them scored
     control: Sequence[Row] = ()  # general text, measured too; plain text, none of it trained on
     provenance: dict[str, dict] = field(default_factory=dict)  # use -> {"source", "rows", "sha256"}
     notes: list[str] = field(default_factory=list)
@@ -46,12 +47,15 @@ def _embedded_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corp
     if data.task != task:
         raise InputError(f"--dataset_name {data.dataset_name} is for --task {task}, not {data.task}.")
     n_eval = data.max_eval_samples or DEFAULT_EVAL_ROWS
+    n_test = data.max_predict_samples or DEFAULT_PREDICT_ROWS
     held_out = list(make(n_eval + probe_samples, seed, "validation"))
+    like_test = list(make(n_test + probe_samples // 2, seed, "test"))
     return Corpus(
         train=list(make(data.max_train_samples or DEFAULT_TRAIN_ROWS, seed, "train")),
         validation=held_out[:n_eval],
-        test=list(make(data.max_predict_samples or DEFAULT_PREDICT_ROWS, seed, "test")),
+        test=like_test[:n_test],
         probes=held_out[n_eval:],
+        test_probes=like_test[n_test:],
         provenance={
             use: {"source": f"{data.dataset_name} (seed {seed}, split {split})"}
             for use, split in (
@@ -59,6 +63,7 @@ def _embedded_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corp
                 ("validation", "validation"),
                 ("test", "test"),
                 ("probes", "validation"),
+                ("test_probes", "test"),
             )
         },
     )
@@ -95,19 +100,22 @@ def _local_corpus(data: DataArguments, probe_samples: int) -> Corpus:
     else:
         rows, notes = read_rows(train_file, data)
         train, validation = _hold_out(rows, train_file, data, probe_samples, notes)
-    test, more = read_rows(test_file, data, data.max_predict_samples or DEFAULT_PREDICT_ROWS) if test_file else ([], [])
+    n_test = data.max_predict_samples or DEFAULT_PREDICT_ROWS
+    test, more = read_rows(test_file, data, n_test + probe_samples) if test_file else ([], [])
     notes += more
     held_out = validation_file or f"the end of {train_file}"
     corpus = Corpus(
         train=_first(train, data.max_train_samples, "--max_train_samples", train_file),
         validation=validation,
-        test=test,
+        test=test[:n_test],
         probes=[],
+        test_probes=test[n_test:],
         provenance={
             "train": {"source": train_file},
             "validation": {"source": held_out},
             "test": {"source": test_file or held_out},
             "probes": {"source": held_out},
+            "test_probes": {"source": test_file},
         },
         notes=notes,
     )
@@ -131,18 +139,21 @@ def _hub_corpus(data: DataArguments, probe_samples: int) -> Corpus:
     if validation is None:
         held_out = f"the end of {name} train"
         train, validation = _hold_out(train, f"{name} train", data, probe_samples, notes)
+    n_test = data.max_predict_samples or DEFAULT_PREDICT_ROWS
     if test is not None:
         _first(test, data.max_predict_samples, "--max_predict_samples", f"{name} test")
     corpus = Corpus(
         train=_first(train, data.max_train_samples, "--max_train_samples", f"{name} train"),
         validation=validation,
-        test=[] if test is None else test[: data.max_predict_samples or DEFAULT_PREDICT_ROWS],
+        test=[] if test is None else test[:n_test],
         probes=[],
+        test_probes=[] if test is None else test[n_test : n_test + probe_samples],
         provenance={
             "train": {"source": f"{name} train"},
             "validation": {"source": held_out},
             "test": {"source": held_out if test is None else f"{name} test"},
             "probes": {"source": held_out},
+            "test_probes": {"source": f"{name} test"},
         },
         notes=notes,
     )
@@ -184,6 +195,9 @@ def load_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
         corpus = _hub_corpus(data, probe_samples)
     else:
         corpus = _local_corpus(data, probe_samples)
+    corpus.test_probes = _never_seen(corpus, probe_samples // 2)
+    if not corpus.test_probes:
+        corpus.provenance.pop("test_probes", None)
     corpus.control, where, notes = control_text.load_control(data, seed, corpus.train)
     corpus.notes += notes
     if corpus.control:
@@ -196,6 +210,19 @@ def load_corpus(data: DataArguments, probe_samples: int, seed: int) -> Corpus:
         rows = getattr(corpus, use)
         corpus.provenance[use] |= {"rows": len(rows), "sha256": fingerprint(rows)}
     return corpus
+
+
+def _never_seen(corpus: Corpus, count: int) -> list[Row]:
+    """Return the first `count` of corpus.test_probes whose text (the source, where there is one) no other row has."""
+    texts = [row["source"] or row["target"] for row in corpus.test_probes]
+    others = itertools.chain(corpus.train, corpus.validation, corpus.test, corpus.probes)
+    fresh = dict.fromkeys(control_text.not_among(texts, others) if texts else ())
+    chosen = []
+    for row, text in zip(corpus.test_probes, texts, strict=True):
+        if text in fresh and len(chosen) < count:
+            del fresh[text]  # each text once
+            chosen.append(row)
+    return chosen
 
 
 def _first(rows: Sequence[Row], limit: int | None, flag: str, where: str) -> Sequence[Row]:

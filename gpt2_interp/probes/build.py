@@ -26,10 +26,12 @@ def build_probes(
     seed: int,
 ) -> ProbeSet:
     """The probes of a run: `count` of the held-out ones, with training rows, general text, twins and known answers as
-    far as the corpus has them. examples: what `builder` made of corpus.train ("train") and corpus.probes ("probes").
+    far as the corpus has them, half of them of the test split. examples: what `builder` made of corpus.train ("train"),
+    corpus.probes ("probes") and corpus.test_probes ("test_probes", if there are any).
     """
     tokenizer = builder.tokenizer
-    rows = {str(row["id"]): row for row in corpus.probes if row.get("facts")}
+    test = examples.get("test_probes", ())
+    rows = {str(row["id"]): row for row in (*corpus.probes, *corpus.test_probes) if row.get("facts")}
     answers_known = bool(rows) and has_offsets(tokenizer)
 
     def gold(example: Example) -> tuple[GoldFact, ...]:
@@ -38,11 +40,14 @@ def build_probes(
     def values(example: Example) -> Sequence[Value]:
         return target_values(rows[example.id], example, tokenizer) if example.id in rows else ()
 
-    longest = max(min(len(e.source_ids), MAX_SOURCE) + _length(e) - len(e.source_ids) for e in examples["probes"])
+    longest = max(
+        min(len(e.source_ids), MAX_SOURCE) + _length(e) - len(e.source_ids) for e in (*examples["probes"], *test)
+    )
     probes = choose_probes(
         examples["probes"],
         count,
         seed,
+        test=test,
         pattern_count=affordable_patterns(config.n_layer, config.n_head),
         training=examples["train"],
         control=text_examples(corpus.control, tokenizer, longest),

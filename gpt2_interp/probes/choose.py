@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gpt2_interp.data.examples import Example
 from gpt2_interp.probes.contrasts import at_probe_positions, behind_other_sources, random_sequences
-from gpt2_interp.probes.probe_set import GoldFact, ProbeSet, TwinPair, evenly
+from gpt2_interp.probes.probe_set import TEST, VALIDATION, GoldFact, ProbeSet, TwinPair, evenly
 from gpt2_interp.probes.token_kinds import Value, token_kinds
 from gpt2_interp.snapshots.table import N_PROBES
 
@@ -26,6 +26,7 @@ def choose_probes(
     pattern_count: int = 4,
     pattern_length: int = 96,
     *,
+    test: Sequence[Example] = (),
     training: Sequence[Example] = (),
     control: Sequence[Example] = (),
     twins: Sequence[TwinPair] = (),
@@ -40,21 +41,27 @@ def choose_probes(
     at their end, and then longer targets (never cut) join, the shortest first, while the tokens of `count` probes of
     full length last. Raises ValueError when nothing is held out.
 
-    training: what is trained on; TRAINING of them are chosen in the same way. control: general text, of which CONTROL
-    are divided as the few probes are. twins: of TWINS at most. gold: the known answers of a probe as it was cut.
-    values: all values that its target states, which makes kinds of its tokens; by default those of its known answers.
-    n_positions: the model's context. bos_id: what the random sequences begin with; by default the token that most
-    targets end with, as GPT-2 has one for both.
+    test: unscored examples of the test split, from which half of the probes come in the same way. training: what is
+    trained on; TRAINING of them are chosen in the same way. control: general text, of which CONTROL are divided as the
+    few probes are. twins: of TWINS at most. gold: the known answers of a probe as it was cut. values: all values that
+    its target states, which makes kinds of its tokens; by default those of its known answers. n_positions: the model's
+    context. bos_id: what the random sequences begin with; by default the token that most targets end with, as GPT-2
+    has one for both.
     """
     notes: list[str] = []
     lengths = max_source_length, max_target_length
     rng = random.Random(seed)
-    chosen = _within(held_out, count, *lengths, rng, "probes", notes)
-    if len(chosen) < count:
+    tested = _within(test, count // 2, *lengths, random.Random(f"{seed} test"), "probes of the test split", notes)
+    familiar = _within(held_out, count - len(tested), *lengths, rng, "probes", notes)
+    if len(tested) + len(familiar) < count:
         notes.append(
-            f"{len(chosen)} probes instead of {count}: {len(held_out)} examples are held out"
-            + ("." if len(chosen) == len(held_out) else ", and longer ones would cost too many tokens.")
+            f"{len(tested) + len(familiar)} probes instead of {count}: {len(held_out)} examples are held out"
+            + ("." if len(familiar) == len(held_out) else ", and longer ones would cost too many tokens.")
         )
+    pairs = [(e, VALIDATION) for e in familiar] + [(e, TEST) for e in tested]
+    if tested:
+        pairs.sort(key=lambda pair: _length(pair[0]))
+    chosen = [e for e, _ in pairs]
     patterns = _pattern_probes(held_out, pattern_count, pattern_length, rng, notes)
     candidates = evenly(training, CANDIDATES)
     trained = _within(candidates, TRAINING, *lengths, random.Random(f"{seed} training"), "training rows", notes)
@@ -75,9 +82,10 @@ def choose_probes(
         gold=facts if any(facts) else (),
         token_kinds=labels,
         kinds=kinds,
+        splits=tuple(split for _, split in pairs),
     )
     general, shorter = at_probe_positions(control, [probes.examples[i] for i in probes.few], CONTROL, seed)
-    notes += [*shorter, *_shortages(trained, general, twins), *why]
+    notes += [*shorter, *_shortages(trained, general, twins, tested, count // 2), *why]
     return replace(probes, control=general, notes=tuple(notes))
 
 
@@ -86,12 +94,13 @@ def _stated(answers: Sequence[GoldFact]) -> list[Value]:
     return [(answer.slot, tuple(query + 1 for query in answer.queries)) for answer in answers]
 
 
-def _shortages(trained: Sequence, general: Sequence, twins: Sequence) -> list[str]:
+def _shortages(trained: Sequence, general: Sequence, twins: Sequence, tested: Sequence, n_test: int) -> list[str]:
     """Return notes on what there is less of than wanted, besides the held-out examples."""
     found = []
     for rows, wanted, what, otherwise in (
         (trained, TRAINING, "training rows", "what the model knows by heart can't be told from what it learned."),
         (general, CONTROL, "general text", "a change on the task can't be told from a change on any text."),
+        (tested, n_test, "probes of a test split", "whether what is found holds on unseen kinds of rows is not known."),
         (twins, TWINS, "twins", "they need rows whose facts are known, as synthetic_news has them."),
     ):
         if not rows:

@@ -13,6 +13,7 @@ import numpy as np
 from gpt2_interp.data.examples import Example
 from gpt2_interp.probes.token_kinds import ALL
 
+VALIDATION, TEST = "validation", "test"  # splits of the corpus that a held-out example may come from
 FEW = 64  # examples for backward passes, lens, ablation and the band
 
 
@@ -56,7 +57,8 @@ class ProbeSet:
     tokens read twice, [BOS, r_1..r_T, r_1..r_T], all of one length. others[i]: the target of examples[i] behind another
     probe's source, None where there is no other; empty for a task without sources. gold[i]: the known answers of
     examples[i]; empty where none are known. token_kinds: names of the kinds of token, "all" first; kinds[i]: [n_target,
-    kind] bool, which of them each target token of examples[i] is of. By default there is "all" alone.
+    kind] bool, which of them each target token of examples[i] is of. By default there is "all" alone. splits[i]:
+    VALIDATION or TEST, the split of the corpus that examples[i] comes from; empty where all are of VALIDATION.
     """
 
     examples: tuple[Example, ...]
@@ -70,6 +72,7 @@ class ProbeSet:
     gold: tuple[tuple[GoldFact, ...], ...] = ()
     token_kinds: tuple[str, ...] = (ALL,)
     kinds: tuple[np.ndarray, ...] = field(default=(), compare=False)  # arrays can't be compared in a tuple
+    splits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.examples:
@@ -79,26 +82,38 @@ class ProbeSet:
             object.__setattr__(self, "kinds", every)  # the class is frozen
         sizes = [(len(e.target_ids), len(self.token_kinds)) for e in self.examples]
         assert [members.shape for members in self.kinds] == sizes and self.token_kinds[0] == ALL
-        assert len(self.others) in (0, len(self.examples)) and len(self.gold) in (0, len(self.examples))
+        assert all(len(of_each) in (0, len(self.examples)) for of_each in (self.others, self.gold, self.splits))
+
+    @property
+    def split_of(self) -> tuple[str, ...]:
+        """The split of each of `examples`."""
+        return self.splits or (VALIDATION,) * len(self.examples)
 
     @cached_property
     def halves(self) -> tuple[int, ...]:
         """0 or 1 for each of `examples`: the half that it belongs to. Whole clusters, the largest first, go to the half
-        that is smaller."""
-        sizes = Counter(e.cluster for e in self.examples)
+        that is smaller; where the examples are of two splits, to the half that keeps both divided evenly."""
+        clusters: dict[str, Counter[str]] = {}
+        for example, split in zip(self.examples, self.split_of, strict=True):
+            clusters.setdefault(example.cluster, Counter())[split] += 1
         half_of: dict[str, int] = {}
-        filled = [0, 0]
-        for cluster, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
-            half_of[cluster] = int(filled[1] < filled[0])
-            filled[half_of[cluster]] += size
+        more: Counter[str] = Counter()  # of each split, how many more the first half has
+        for cluster, sizes in sorted(clusters.items(), key=lambda item: (-item[1].total(), item[0])):
+            half_of[cluster] = int(sum(size * more[split] for split, size in sizes.items()) > 0)
+            for split, size in sizes.items():
+                more[split] += size if half_of[cluster] == 0 else -size
         return tuple(half_of[e.cluster] for e in self.examples)
 
     @cached_property
     def few(self) -> tuple[int, ...]:
         """Indices of the examples for what is expensive (backward passes, lens, ablation, band): as many of each
-        half as there are, FEW at most, spread evenly over the probes' lengths."""
-        halves = [[i for i, half in enumerate(self.halves) if half == wanted] for wanted in (0, 1)]
-        return tuple(sorted(i for half in halves for i in evenly(half, FEW // 2)))
+        half, and of each split in it, as there are, FEW at most, spread evenly over the probes' lengths."""
+        parts = [
+            [i for i, own in enumerate(zip(self.halves, self.split_of, strict=True)) if own == (half, split)]
+            for half in (0, 1)
+            for split in sorted(set(self.split_of))
+        ]
+        return tuple(sorted(i for part in parts for i in evenly(part, FEW // len(parts))))
 
     def restricted(self) -> ProbeSet:
         """The few examples alone, with all that belongs to them: what a measure is asked for when it is asked often.
@@ -115,6 +130,7 @@ class ProbeSet:
             gold=tuple(self.gold[i] for i in few) if self.gold else (),
             token_kinds=self.token_kinds,
             kinds=tuple(self.kinds[i] for i in few),
+            splits=tuple(self.splits[i] for i in few) if self.splits else (),
         )
         alone.__dict__["halves"] = tuple(self.halves[i] for i in few)  # as they were divided among all examples
         assert alone.few == tuple(range(len(few))) and len(alone.kl) == len(self.kl)
@@ -128,7 +144,8 @@ class ProbeSet:
     @property
     def kl(self) -> tuple[int, ...]:
         """Indices of the examples of attn_kl0."""
-        return tuple(evenly(self.few, KL_EXAMPLES))
+        parts = [[i for i in self.few if self.split_of[i] == split] for split in sorted(set(self.split_of))]
+        return tuple(sorted(i for part in parts for i in evenly(part, KL_EXAMPLES // len(parts))))
 
     @staticmethod
     def kl_rows(example: Example) -> tuple[int, ...]:
@@ -143,8 +160,8 @@ class ProbeSet:
         Without a tokenizer the tokens of the pattern probes are their ids.
         """
         examples = [
-            {"id": e.id, "cluster": e.cluster, "half": half, **_parts(e)}
-            for e, half in zip(self.examples, self.halves, strict=True)
+            {"id": e.id, "cluster": e.cluster, "half": half, "split": split, **_parts(e)}
+            for e, half, split in zip(self.examples, self.halves, self.split_of, strict=True)
         ]
         chosen = [{key: entry[key] for key in entry if key != "token_ids"} for entry in examples]
         return {

@@ -6,6 +6,7 @@ import datasets
 import pandas
 import pytest
 
+from gpt2_interp.data.control_text import N_TEXTS
 from gpt2_interp.data.corpora import load_corpus, read_rows
 from gpt2_interp.data.rows import fingerprint
 from gpt2_interp.data.settings import DataArguments
@@ -117,6 +118,35 @@ def test_validation_rows_are_divided_without_overlap(tmp_path):
     assert corpus.provenance["probes"]["rows"] == 64
 
 
+def test_probes_of_the_test_split_are_never_scored_nor_seen(tmp_path):
+    rows = [article(200 + i) for i in range(30)]
+    rows[8] = article(203)  # a scored row again
+    rows[9] = {**article(9), "article": f" {article(2)['article'].upper()}"}  # the source of a training row
+    rows[10] = article(101)  # a validation row
+    rows[13] = rows[12]
+    data = local(tmp_path, 40, max_eval_samples=20, max_predict_samples=6)
+    data.test_file = str(write_jsonl(tmp_path / "test.jsonl", rows))
+    corpus = load_corpus(data, probe_samples=16, seed=0)
+    assert [row["source"] for row in corpus.test] == [row["article"] for row in rows[:6]]
+    expected = [rows[i]["article"] for i in (6, 7, 11, 12, 14, 15, 16, 17)]
+    assert [row["source"] for row in corpus.test_probes] == expected
+    assert corpus.provenance["test_probes"] == {
+        "source": data.test_file, "rows": 8, "sha256": fingerprint(corpus.test_probes)
+    }  # fmt: skip
+    data.max_predict_samples = 30
+    nothing_left = load_corpus(data, probe_samples=16, seed=0)
+    assert nothing_left.test_probes == [] and "test_probes" not in nothing_left.provenance
+
+
+def test_embedded_probes_of_the_test_split_lie_behind_the_scored_rows():
+    small = {"max_train_samples": 30, "max_eval_samples": 3, "max_predict_samples": 5}
+    for name, task in (("synthetic_news", "summarization"), ("synthetic_stories", "creative_writing")):
+        corpus = load_corpus(DataArguments(dataset_name=name, task=task, **small), 8, seed=2)
+        ids = [row["id"] for row in (*corpus.test, *corpus.test_probes)]
+        assert len(corpus.test) == 5 and len(corpus.test_probes) == 4 and len(set(ids)) == 9
+        assert all("-test-" in one for one in ids)
+
+
 def test_too_few_validation_rows_are_said(tmp_path):
     corpus = load_corpus(local(tmp_path, 12, max_eval_samples=10, max_predict_samples=6), probe_samples=64, seed=0)
     assert len(corpus.test) == 6 and len(corpus.probes) == 12
@@ -184,11 +214,11 @@ def test_embedded_uses_are_disjoint_and_seeded():
 def test_general_text_of_a_file_is_part_of_the_corpus(tmp_path):
     data = local(tmp_path, 100)
     assert load_corpus(data, 8, seed=0).control == []
-    (tmp_path / "web.txt").write_text("\n\n".join(f"Page {i}. " + "Words of it. " * 9 for i in range(70)))
+    (tmp_path / "web.txt").write_text("\n\n".join(f"Page {i}. " + "Words of it. " * 9 for i in range(200)))
     data.control_file = str(tmp_path / "web.txt")
     corpus = load_corpus(data, 8, seed=0)
     assert corpus.provenance["control"] == {
-        "source": data.control_file, "rows": 70, "sha256": fingerprint(corpus.control)
+        "source": data.control_file, "rows": N_TEXTS, "sha256": fingerprint(corpus.control)
     }  # fmt: skip
     assert load_corpus(data, 8, seed=1).provenance["control"]["sha256"] != fingerprint(corpus.control)
     data.control_file = data.train_file

@@ -29,7 +29,7 @@ def probes_of(tokenizer, count=40, max_source=288, corpus=None, **data):
     corpus = corpus or load_corpus(data, count, seed=0)
     config = load_config(str(REPOSITORY / "assets" / "tiny_gpt2"))
     builder = ExampleBuilder(tokenizer, data.task, max_source, 64, config.n_positions)
-    examples = {use: builder.build(getattr(corpus, use))[0] for use in ("train", "probes")}
+    examples = {use: builder.build(getattr(corpus, use))[0] for use in ("train", "probes", "test_probes")}
     return build_probes(corpus, examples, builder, config, count, seed=0), corpus
 
 
@@ -44,7 +44,11 @@ def test_of_the_embedded_news_nothing_is_missing(tokenizer):
     for e, probe in zip(probes.control, itertools.cycle(few)):  # noqa: B905
         assert parts(e) == parts(probe)  # at the same positions
         assert tokenizer.decode(e.input_ids).startswith(stories[e.id])
-    facts = {row["id"]: row["facts"] for row in corpus.probes}
+    facts = {row["id"]: row["facts"] for row in (*corpus.probes, *corpus.test_probes)}
+    assert probes.split_of.count("test") == 20
+    assert {e.id for e, split in zip(probes.examples, probes.split_of, strict=True) if split == "test"} == {
+        row["id"] for row in corpus.test_probes
+    }
     for e, found in zip(probes.examples, probes.gold, strict=True):
         stated = {fact["slot"]: fact["stated"] for fact in facts[e.id]}
         for fact in found:
@@ -64,7 +68,7 @@ def test_of_news_every_target_token_is_of_one_kind_and_values_also_of_their_slot
     slots = ["who", "where", "how_many", "when"]
     assert probes.token_kinds[:5] == ("all", "value_first", "value_rest", "copied", "template")
     assert sorted(probes.token_kinds[5:]) == sorted(f"value_first {slot}" for slot in slots)
-    rows = {row["id"]: row for row in corpus.probes}
+    rows = {row["id"]: row for row in (*corpus.probes, *corpus.test_probes)}
     described = probes.describe()["token_kinds"]
     for e, members, positions in zip(probes.examples, probes.kinds, described, strict=True):
         of = dict(zip(probes.token_kinds, members.T, strict=True))
@@ -85,7 +89,9 @@ def test_of_news_every_target_token_is_of_one_kind_and_values_also_of_their_slot
 
 def test_answers_that_were_cut_off_are_counted(tokenizer):
     probes, corpus = probes_of(tokenizer, max_source=100, dataset_name="synthetic_news")
-    stated, kept = sum(len(row["facts"]) for row in corpus.probes), sum(map(len, probes.gold))
+    chosen = {e.id for e in probes.examples}
+    measured = [row for row in (*corpus.probes, *corpus.test_probes) if row["id"] in chosen]
+    stated, kept = sum(len(row["facts"]) for row in measured), sum(map(len, probes.gold))
     assert 0 < kept < stated
     assert any(note.startswith(f"{stated - kept} of the {stated} known answers are left out") for note in probes.notes)
 

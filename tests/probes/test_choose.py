@@ -109,7 +109,15 @@ def test_description_reads_like_text(real_data):
     source, target = tokenizer("The café, 東京")["input_ids"], tokenizer(" opened")["input_ids"]
     one = Example("7", "event 3", tuple(source), (), tuple(target))
     description = json.loads(json.dumps(ProbeSet((one,), (one,), ("a note",)).describe(tokenizer)))
-    entry = {"id": "7", "cluster": "event 3", "half": 0, "n_source": len(source), "n_template": 0, "n_target": 1}
+    entry = {
+        "id": "7",
+        "cluster": "event 3",
+        "half": 0,
+        "split": "validation",
+        "n_source": len(source),
+        "n_template": 0,
+        "n_target": 1,
+    }
     assert description["example"] == [{**entry, "token_ids": source + target}]
     assert description["few_example"] == [{**entry, "example": 0}]
     assert description["kl_example"] == [{**entry, "example": 0, "rows": [len(source) - 1]}]
@@ -143,7 +151,8 @@ def tuned_like(examples):
 def test_held_out_examples_alone_are_enough_and_what_is_missing_is_said():
     probes = choose_probes(tuned_like(CORPUS))
     assert not (probes.training or probes.control or probes.twins or probes.gold)
-    assert [note.split(":")[0] for note in probes.notes] == ["No training rows", "No general text", "No twins"]
+    missing = ["No training rows", "No general text", "No probes of a test split", "No twins"]
+    assert [note.split(":")[0] for note in probes.notes] == missing
     assert all(sequence[0] == 7 and 7 not in sequence[1:] for sequence in probes.sequences)
     assert len(probes.others) == 256 and None not in probes.others
 
@@ -250,3 +259,35 @@ def test_probes_of_real_news_and_web_pages(real_data):
     assert [len(sizes[axis]) for axis in ("example", "training_example", "control_example", "sequence", "pair")] == [
         256, 64, 64, 64, 0
     ]  # fmt: skip
+
+
+def test_half_of_the_probes_are_of_the_test_split_and_every_choice_has_both():
+    test = [example(f"test {k}", 20 + k % 200, 10 + k % 30) for k in range(300)]
+    clusters = [replace(e, cluster=f"event {int(e.id.split()[-1]) % 12}") for e in (*CORPUS, *test)]
+    probes = choose_probes(clusters[: len(CORPUS)], count=128, test=clusters[len(CORPUS) :])
+    assert Counter(probes.split_of) == {"validation": 64, "test": 64}
+    for e, split in zip(probes.examples, probes.split_of, strict=True):
+        assert e.id.startswith("test") == (split == "test")
+    lengths = [len(e.input_ids) for e in probes.examples]
+    assert lengths == sorted(lengths)
+    of_both = Counter(zip(probes.halves, probes.split_of, strict=True))
+    assert len(of_both) == 4 and max(of_both.values()) - min(of_both.values()) <= 8
+    halves = {}
+    for e, half in zip(probes.examples, probes.halves, strict=True):
+        assert halves.setdefault(e.cluster, half) == half  # clusters stay whole
+    for chosen in (probes.few, probes.kl):
+        assert Counter(probes.split_of[i] for i in chosen) == {
+            split: len(chosen) // 2 for split in ("validation", "test")
+        }
+    assert len(probes.few) == 64 and len(probes.kl) == 32
+    alone = probes.restricted()
+    assert alone.split_of == tuple(probes.split_of[i] for i in probes.few)
+    described = probes.describe()
+    assert [entry["split"] for entry in described["few_example"]] == list(alone.split_of)
+    assert not any("test split" in note for note in probes.notes)
+
+
+def test_too_few_rows_of_the_test_split_are_noted():
+    probes = choose_probes(CORPUS, count=64, test=[example(f"test {k}", 30, 10) for k in range(5)])
+    assert Counter(probes.split_of) == {"validation": 59, "test": 5}
+    assert "Probes of a test split: 5 instead of 32." in probes.notes
