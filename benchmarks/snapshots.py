@@ -75,13 +75,13 @@ def general_examples(data: Path, tokenizer, count: int):
 
 
 def real_probes(data: Path, model, tokenizer):
-    from gpt2_interp.probes.choose import affordable_patterns, choose_probes
+    from gpt2_interp.probes.choose import affordable_entries, choose_probes
 
     config = model.config
     return choose_probes(
         real_examples(data, tokenizer, "validation", 500),
         PROBES,
-        pattern_count=affordable_patterns(config.n_layer, config.n_head),
+        pattern_entries=affordable_entries(config.n_layer, config.n_head),
         training=real_examples(data, tokenizer, "train", 392),
         control=general_examples(data, tokenizer, CONTROL),
         n_positions=config.n_positions,

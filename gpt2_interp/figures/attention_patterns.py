@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import PowerNorm
+from matplotlib.patches import Rectangle
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
@@ -19,7 +21,7 @@ from gpt2_interp.snapshots.patterns import unfold_patterns
 @dataclass(frozen=True)
 class PatternEvolution:
     """Attention patterns [step, head shown, query, key] of one probe; heads: (layer, head), with their changes in
-    entropy."""
+    entropy; gold: (slot, keys of the value in the source, queries that predict it) of each known answer."""
 
     steps: list[int]
     probe_id: str
@@ -28,6 +30,7 @@ class PatternEvolution:
     heads: list[tuple[int, int]]
     changes: list[float]
     patterns: np.ndarray
+    gold: list[tuple[str, list[int], list[int]]]
 
 
 def pattern_evolution(m: Measurements) -> PatternEvolution:
@@ -45,8 +48,9 @@ def pattern_evolution(m: Measurements) -> PatternEvolution:
     shown = unfold_patterns(chosen)[..., :size, :size]
     boundaries = (probe["n_source"], probe["n_source"] + probe["n_template"])
     changes = [float(change[head]) for head in heads]
+    gold = [(fact["slot"], fact["value"], fact["queries"]) for fact in probe.get("gold", ())]
     return PatternEvolution(
-        steps, probe["id"], [readable(t) for t in probe["tokens"]], boundaries, heads, changes, shown
+        steps, probe["id"], [readable(t) for t in probe["tokens"]], boundaries, heads, changes, shown, gold
     )
 
 
@@ -77,9 +81,10 @@ def _(data: PatternEvolution, m: Measurements) -> bytes:
                 if 0 < boundary < n_token:
                     ax.axhline(boundary - 0.5, color="#7fd4ff", linewidth=0.7)
                     ax.axvline(boundary - 0.5, color="#7fd4ff", linewidth=0.7)
+            mark_answers(ax, data.gold)
         for ax in axes.ravel()[len(data.heads) :]:
             ax.remove()
-        token_ticks(axes, data.tokens, side)
+        token_ticks(axes, data.tokens, side, {at for _, keys, queries in data.gold for at in (*keys, *queries)})
         canvas.figure.colorbar(
             images[0],
             ax=axes,
@@ -100,10 +105,23 @@ def _(data: PatternEvolution, m: Measurements) -> bytes:
         return film(canvas, len(data.steps), show)
 
 
-def token_ticks(axes: np.ndarray, tokens: list[str], side: float) -> None:
-    """Token labels at the outer edges, as many as are legible."""
+ANSWER = "#35e07a"  # green on magma's black, violet, orange and yellow alike
+
+
+def mark_answers(ax, gold: list[tuple[str, list[int], list[int]]]) -> None:
+    """Frame where each value is predicted (queries) and where the source states it (keys), one frame a mention."""
+    for _, keys, queries in gold:
+        for run in np.split(np.array(keys), np.flatnonzero(np.diff(keys) > 1) + 1):
+            width, height = run[-1] - run[0] + 1, queries[-1] - queries[0] + 1
+            corner = (run[0] - 0.5, queries[0] - 0.5)
+            ax.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=ANSWER, linewidth=0.8))
+
+
+def token_ticks(axes: np.ndarray, tokens: list[str], side: float, answers: Collection[int] = ()) -> None:
+    """Token labels at the outer edges, as many as are legible; those of `answers` first."""
     every = max(1, -(-len(tokens) // int(side * 14)))
-    shown = range(0, len(tokens), every)
+    near = {at + off for at in answers for off in range(1 - every, every)}
+    shown = sorted({*(at for at in range(0, len(tokens), every) if at not in near), *answers})
     size = float(np.clip(side * 60 / len(tokens) * every, 4.5, 8))
     for ax in axes.ravel():
         if ax.figure is None:  # removed
@@ -111,6 +129,9 @@ def token_ticks(axes: np.ndarray, tokens: list[str], side: float) -> None:
         ax.set_xticks(shown, [tokens[i] for i in shown], rotation=90, fontsize=size)
         ax.set_yticks(shown, [tokens[i] for i in shown], fontsize=size)
         ax.tick_params(length=0, pad=1)
+        for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+            for label, i in zip(labels, shown, strict=False):  # inner panels have no labels
+                label.set_color("#0b7a3b" if i in answers else "black")
     for ax in axes[-1]:
         ax.set_xlabel("key (attended to)")
     for ax in axes[:, 0]:

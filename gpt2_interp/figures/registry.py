@@ -161,8 +161,9 @@ PICTURES = (
         "Where the most changed heads look",
         "patterns of the heads that changed most",
         ("attn_pattern",),
-        "Full patterns of one probe. Rows are queries, columns are keys; the thin lines divide source, template "
-        "and target; grey cells are later tokens, which a query can't see. The heads shown are those whose "
+        "Full patterns of one whole probe. Rows are queries, columns are keys; the thin lines divide source, template "
+        "and target; grey cells are later tokens, which a query can't see. Green frames: the row that predicts a value "
+        "of the target, at the column where the source states it. The heads shown are those whose "
         "entropy, averaged over all probes, changed most.",
         "One text is an illustration, not evidence. Attention shows where a head reads, not what it does with it.",
         "attention_patterns:pattern_evolution",

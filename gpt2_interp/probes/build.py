@@ -11,7 +11,7 @@ from transformers import GPT2Config
 from gpt2_interp.data.corpora import Corpus
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.data.rows import Row
-from gpt2_interp.probes.choose import MAX_SOURCE, affordable_patterns, choose_probes
+from gpt2_interp.probes.choose import MAX_SOURCE, affordable_entries, choose_probes
 from gpt2_interp.probes.known_answers import gold_facts, has_offsets, target_values, twin_pairs
 from gpt2_interp.probes.probe_set import GoldFact, ProbeSet
 from gpt2_interp.probes.token_kinds import Value
@@ -48,7 +48,7 @@ def build_probes(
         count,
         seed,
         test=test,
-        pattern_count=affordable_patterns(config.n_layer, config.n_head),
+        pattern_entries=affordable_entries(config.n_layer, config.n_head),
         training=examples["train"],
         control=text_examples(corpus.control, tokenizer, longest),
         twins=twin_pairs(corpus.probes, builder, seed=seed),

@@ -13,6 +13,7 @@ from gpt2_interp.probes.token_kinds import Value, token_kinds
 from gpt2_interp.snapshots.table import N_PROBES
 
 MAX_SOURCE, MAX_TARGET = 256, 64  # tokens of a probe
+PATTERNS = 4  # probes with full attention patterns
 TRAINING = CONTROL = TWINS = 64  # wanted of each, beside the held-out examples
 CANDIDATES = 2048  # training rows that are looked at: a table of hundreds of thousands stays packed
 
@@ -23,8 +24,8 @@ def choose_probes(
     seed: int = 0,
     max_source_length: int = MAX_SOURCE,
     max_target_length: int = MAX_TARGET,
-    pattern_count: int = 4,
-    pattern_length: int = 96,
+    pattern_count: int = PATTERNS,
+    pattern_entries: int = PATTERNS * 96 * 97 // 2,
     *,
     test: Sequence[Example] = (),
     training: Sequence[Example] = (),
@@ -40,6 +41,9 @@ def choose_probes(
     First from examples within the two lengths, stratified by length. Where these are too few, longer sources are cut
     at their end, and then longer targets (never cut) join, the shortest first, while the tokens of `count` probes of
     full length last. Raises ValueError when nothing is held out.
+
+    pattern_count, pattern_entries: how many pattern probes there are at most, and how many entries their patterns may
+    have in each head, all together; see `_pattern_probes`.
 
     test: unscored examples of the test split, from which half of the probes come in the same way. training: what is
     trained on; TRAINING of them are chosen in the same way. control: general text, of which CONTROL are divided as the
@@ -62,7 +66,7 @@ def choose_probes(
     if tested:
         pairs.sort(key=lambda pair: _length(pair[0]))
     chosen = [e for e, _ in pairs]
-    patterns = _pattern_probes(held_out, pattern_count, pattern_length, rng, notes)
+    patterns, too_many = _pattern_probes(held_out, pattern_count, pattern_entries, gold, values, notes)
     candidates = evenly(training, CANDIDATES)
     trained = _within(candidates, TRAINING, *lengths, random.Random(f"{seed} training"), "training rows", notes)
     sequences, why = random_sequences(evenly(training or held_out, CANDIDATES), bos_id, n_positions, seed)
@@ -83,6 +87,8 @@ def choose_probes(
         token_kinds=labels,
         kinds=kinds,
         splits=tuple(split for _, split in pairs),
+        pattern_gold=tuple(gold(e) for e in patterns) if gold else (),
+        patterns_at_ends=too_many,
     )
     general, shorter = at_probe_positions(control, [probes.examples[i] for i in probes.few], CONTROL, seed)
     notes += [*shorter, *_shortages(trained, general, twins, tested, count // 2), *why]
@@ -110,13 +116,12 @@ def _shortages(trained: Sequence, general: Sequence, twins: Sequence, tested: Se
     return found
 
 
-def affordable_patterns(n_layer: int, n_head: int, length: int = 96, budget: float = 3e6) -> int:
-    """Return how many pattern probes a snapshot can hold: 4 at most, 1 at least, else as many as take `budget` bytes.
+def affordable_entries(n_layer: int, n_head: int, budget: float = 3e6) -> int:
+    """Return how many entries the patterns of a snapshot may have in each head, so that all heads' take `budget` bytes.
 
-    One takes n (n + 1) / 2 entries of 2 bytes for each head of each layer, n = length.
+    A probe of n tokens has n (n + 1) / 2 entries of 2 bytes.
     """
-    size = n_layer * n_head * length * (length + 1)
-    return int(min(4, max(1, budget // size)))
+    return int(budget // (2 * n_layer * n_head))
 
 
 def _within(
@@ -161,31 +166,44 @@ def stratified(examples: Sequence[Example], count: int, rng: random.Random) -> l
     return [ordered[rng.randrange(start, end)] for start, end in strata]
 
 
-def _pattern_probes(held_out, count: int, length: int, rng: random.Random, notes: list[str]) -> list[Example]:
-    """A few probes of at most `length` tokens; when fewer are that short, the shortest others are cut to fit."""
-    short = stratified([e for e in held_out if _length(e) <= length], count, rng)
-    others = sorted((e for e in held_out if _length(e) > length), key=_length)[: count - len(short)]
-    cut = [_cut_to(e, length) for e in others]
-    if cut:
-        notes.append(f"{len(cut)} of the {len(short) + len(cut)} pattern probes were cut to {length} tokens.")
-    shortened = [e.id for e, whole in zip(cut, others, strict=True) if e.target_ids != whole.target_ids]
-    if shortened:
-        notes.append(
-            f"Pattern probes without their whole target, which alone exceeds {length} tokens: {', '.join(shortened)}."
-        )
-    return short + cut
+def _pattern_probes(
+    held_out: Sequence[Example],
+    count: int,
+    entries: int,
+    gold: Callable[[Example], tuple[GoldFact, ...]] | None,
+    values: Callable[[Example], Sequence[Value]] | None,
+    notes: list[str],
+) -> tuple[list[Example], bool]:
+    """Return (probes for full patterns, whether they take too much for every snapshot).
+
+    The shortest examples are chosen, those whose known facts are all in view if there are any: as many up to `count` as
+    have at most `entries`, or one. A source is never cut, for what was cut away could not be attended to. A plain text
+    is cut at its end, where nothing is lost: what stays has the attention that it has in the whole.
+    """
+    plain = not any(e.source_ids for e in held_out)
+    if plain:
+        length = int((2 * entries / max(1, count)) ** 0.5)
+        held_out = [replace(e, target_ids=e.target_ids[:length]) for e in held_out]
+    ordered = sorted(held_out, key=_length)
+    whole = [e for e in ordered if len(gold(e)) == len({slot for slot, _ in values(e)})] if gold and values else ordered
+    if not whole:
+        notes.append("No pattern probe has all its known facts in view: the sources are cut before them.")
+    chosen: list[Example] = []
+    for example in whole or ordered:
+        if len(chosen) == count or (chosen and (len(chosen) + 1) * _entries(example) > entries):
+            break
+        chosen.append(example)
+    too_many = bool(chosen) and len(chosen) * _entries(chosen[-1]) > entries
+    if too_many:
+        length = _length(chosen[0])
+        notes.append(f"Full patterns are taken at the first and the last snapshot only: one probe has {length} tokens.")
+    elif len(chosen) < min(count, len(whole or ordered)):
+        notes.append(f"{len(chosen)} pattern probes instead of {count}: whole ones take no more room.")
+    return chosen, too_many
 
 
-def _cut_to(example: Example, length: int) -> Example:
-    """Truncate `example` to `length` tokens: the source loses its end; if that is not enough, only the first tokens
-    remain."""
-    room = length - len(example.template_ids) - len(example.target_ids)
-    if example.source_ids and room > 0:
-        return _cut_source(example, room)
-    source = example.source_ids[:length]
-    template = example.template_ids[: length - len(source)]
-    target = example.target_ids[: length - len(source) - len(template)]
-    return replace(example, source_ids=source, template_ids=template, target_ids=target)
+def _entries(example: Example) -> int:
+    return _length(example) * (_length(example) + 1) // 2
 
 
 def _cut_source(example: Example, length: int) -> Example:

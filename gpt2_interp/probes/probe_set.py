@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class ProbeSet:
     examples[i]; empty where none are known. token_kinds: names of the kinds of token, "all" first; kinds[i]: [n_target,
     kind] bool, which of them each target token of examples[i] is of. By default there is "all" alone. splits[i]:
     VALIDATION or TEST, the split of the corpus that examples[i] comes from; empty where all are of VALIDATION.
+    pattern_gold[i]: the known answers of pattern_examples[i]; empty where none are known. patterns_at_ends: whether
+    patterns are taken at the first and the last snapshot only.
     """
 
     examples: tuple[Example, ...]
@@ -73,6 +76,8 @@ class ProbeSet:
     token_kinds: tuple[str, ...] = (ALL,)
     kinds: tuple[np.ndarray, ...] = field(default=(), compare=False)  # arrays can't be compared in a tuple
     splits: tuple[str, ...] = ()
+    pattern_gold: tuple[tuple[GoldFact, ...], ...] = ()
+    patterns_at_ends: bool = False
 
     def __post_init__(self) -> None:
         if not self.examples:
@@ -185,11 +190,16 @@ class ProbeSet:
                 for p in self.twins
             ],
             "pattern": [
-                {"id": e.id, "tokens": [readable_token(i, tokenizer) for i in e.input_ids], **_parts(e)}
-                for e in self.pattern_examples
+                {
+                    "id": e.id,
+                    "tokens": [readable_token(i, tokenizer) for i in e.input_ids],
+                    **_parts(e),
+                    "gold": _answers(facts),
+                }
+                for e, facts in itertools.zip_longest(self.pattern_examples, self.pattern_gold, fillvalue=())
             ],
             "other_source": [None if e is None else _parts(e) for e in self.others],
-            "gold": [[{key: _plain(value) for key, value in vars(f).items()} for f in facts] for facts in self.gold],
+            "gold": [_answers(facts) for facts in self.gold],
             "token_kinds": [self._kinds_of(i) for i in range(len(self.examples))],
             "notes": list(self.notes),
         }
@@ -236,6 +246,10 @@ def _parts(example: Example) -> dict[str, Any]:
         "n_target": len(example.target_ids),
         "token_ids": list(example.input_ids),
     }
+
+
+def _answers(facts: Sequence[GoldFact]) -> list[dict[str, Any]]:
+    return [{key: _plain(value) for key, value in vars(fact).items()} for fact in facts]
 
 
 def _plain(value: str | tuple[int, ...]) -> str | list[int]:

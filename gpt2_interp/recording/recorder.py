@@ -309,6 +309,8 @@ class SnapshotRecorder(TrainerCallback):
         watch = Stopwatch(find_gpt2(model).device)
         of_tiers = tiers(step, self.last_step, max_steps, is_last)
         wanted = wanted_names(self.groups, of_tiers)
+        if self.probe_set.patterns_at_ends and "ends" not in of_tiers:
+            wanted.discard("attn_pattern")
         reference = None
         if step == 0:
             wanted |= self._reference_names()

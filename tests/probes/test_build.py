@@ -37,7 +37,8 @@ def test_of_the_embedded_news_nothing_is_missing(tokenizer):
     probes, corpus = probes_of(tokenizer, dataset_name="synthetic_news")
     assert len(probes.examples) == len(probes.others) == len(probes.gold) == 40 and None not in probes.others
     sizes = [len(part) for part in (probes.training, probes.control, probes.twins, probes.sequences)]
-    assert sizes == [64] * 4 and len(probes.pattern_examples) == 4
+    assert sizes == [64] * 4 and 2 < len(probes.pattern_examples) == len(probes.pattern_gold) <= 4
+    assert all(len(facts) == 4 for facts in probes.pattern_gold)
     assert {e.id for e in probes.training} <= {row["id"] for row in corpus.train}
     stories = {row["id"]: row["target"] for row in corpus.control}
     few = [probes.examples[i] for i in probes.few]
