@@ -42,6 +42,8 @@ from gpt2_interp.cli.training_flags import as_settings, what_settings_decide
 from gpt2_interp.data.corpora import Corpus, load_corpus
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.evaluation import test_rows
+from gpt2_interp.evaluation.facts import FACT_RULE
+from gpt2_interp.evaluation.predictions import write_predictions, write_rouge_scalars
 from gpt2_interp.evaluation.rouge import is_other_script
 from gpt2_interp.figures.training_curves import draw_training_curves
 from gpt2_interp.files import (
@@ -198,13 +200,15 @@ def main() -> None:
     results, quality = score_tuned(test, base_result, judges, f"step {best_step} of {last_step}", say)
     metrics = {
         **{name: result.scores | quality.get(name, {}) for name, result in results.items()},
-        "reference": quality["reference"],
+        "tuned_minus_base": test_rows.tuned_minus_base(results["tuned"], base_result),
+        "reference": quality["reference"] | test.reference_scores(),
+        **({"fact_rule": FACT_RULE} if test.has_facts else {}),
         "best_step": best_step,
         "test": corpus.provenance["test"],
         "notes": corpus.notes,
     }
-    test_rows.write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
-    test_rows.write_rouge_scalars(paths.logs, base_result, results["tuned"], last_step)
+    write_predictions(paths.model_outputs / "predictions.jsonl", test, results)
+    write_rouge_scalars(paths.logs, base_result, results["tuned"], last_step)
     write_hparams(paths.logs, run_info, sizes, store.read_log(), results["tuned"].scores, last_step)
     draw_training_curves(paths)
     steps = {"best": best_step, "final": last_step}

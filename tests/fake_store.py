@@ -422,7 +422,9 @@ def _write_outputs(paths: RunPaths, task: str, steps: tuple[int, ...]) -> None:
         for i, name in enumerate(names):
             entry |= {name: level - i, f"{name}_low": level - i - 2, f"{name}_high": level - i + 2}
         if names:
-            entry |= {"fact_recall": level + 9, "fact_recall_low": level + 4, "fact_recall_high": level + 13}
+            names = ("recall", "recall_lenient", "precision", "distractor", "blend", "made_up")
+            entry |= {f"fact_{name}{end}": level + 9 for name in names for end in ("", "_who", "_when")}
+            entry |= {"fact_recall_low": level + 4, "fact_recall_high": level + 13, "rows_right": level / 2}
         if who != "lead3":
             entry |= {"loss": 60 / level, "perplexity": float(np.exp(60 / level))}
             if task == "creative_writing":
@@ -434,6 +436,11 @@ def _write_outputs(paths: RunPaths, task: str, steps: tuple[int, ...]) -> None:
         entry |= {"texts": 16, "finished": 1 - level, "judged_by_tuned": 10 * level, "distinct_1": 1 - level}
         for name in ("words", "repetition_4", "self_bleu", "distinct_1_equal", "distinct_2_equal", "distinct_3_equal"):
             entry |= {name: level, f"{name}_low": level - 0.05, f"{name}_high": level + 0.05}
+    if task == "summarization":
+        scores |= {
+            "fact_rule": "strict",
+            "tuned_minus_base": {"n": 100, "rouge1": 28.0, "fact_recall": 28.0, "loss": -3.5},
+        }
     write_json(folder / "metrics.json", {**scores, "notes": ["Scored on 100 rows."], "unknown": 3})
     prediction = {
         "id": "t0",
@@ -443,6 +450,7 @@ def _write_outputs(paths: RunPaths, task: str, steps: tuple[int, ...]) -> None:
         "tuned": HOSTILE,
         "lead3": "Long.",
         "facts": [{"slot": "who", "value": "Ada Bo", "base": False, "tuned": True, "lead3": False}],
+        "values": {"tuned": [{"slot": "who", "value": "Ada Bo", "text": "Bo", "span": [0, 2], "kind": "right"}]},
     }
     (folder / "predictions.jsonl").write_text(json.dumps(prediction) + "\n", encoding="utf-8")
     lines = (json.dumps(sample) + "\n" for step in steps for sample in fake_samples(step, step / max(*steps, 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,19 @@ SYSTEMS = {
 }
 
 
+def with_names_of_today(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics.json with an older version's fact_recall, which counted any form of a value, as
+    fact_recall_lenient. Versions that count strictly write `fact_rule`."""
+    if "fact_rule" in metrics:
+        return metrics
+    return {
+        name: {key.replace("fact_recall", "fact_recall_lenient", 1): value for key, value in entry.items()}
+        if name in SYSTEMS and isinstance(entry, dict)
+        else entry
+        for name, entry in metrics.items()
+    }
+
+
 def read_scores(paths: RunPaths) -> tuple[dict[str, Any], str]:
     """metrics.json as far as it is understood, and a sentence if there is nothing."""
     path = paths.model_outputs / "metrics.json"
@@ -28,7 +42,7 @@ def read_scores(paths: RunPaths) -> tuple[dict[str, Any], str]:
         return {}, f"{path.name} is not readable JSON."
     if not isinstance(metrics, dict) or not any(isinstance(metrics.get(system), dict) for system in SYSTEMS):
         return {}, f"{path.name} holds no scores that this report knows."
-    return metrics, ""
+    return with_names_of_today(metrics), ""
 
 
 def read_rows(path: Path, most: int | None = None) -> list[dict[str, Any]]:
@@ -63,11 +77,21 @@ def spread_samples(rows: list[dict[str, Any]], most_steps: int = 4, most_ids: in
                 "prompt": str(first.get("prompt", "")),
                 "reference": str(first.get("reference", "")),
                 "texts": [
-                    (texts[i].get("step", "?"), str(texts[i].get("generated", ""))) for i in positions if i < len(texts)
+                    (texts[i].get("step", "?"), str(texts[i].get("generated", "")), _facts_of(texts[i]))
+                    for i in positions
+                    if i < len(texts)
                 ],
             }
         )
     return shown
+
+
+def _facts_of(sample: Mapping[str, Any]) -> str:
+    """What a sample states and writes, in words; "" where no facts are known."""
+    names = ("facts_stated", "facts", "values_right", "values_written")
+    if not all(is_number(sample.get(name)) for name in names):
+        return ""
+    return "states {} of {} facts; {} of {} values are right".format(*(sample[name] for name in names))
 
 
 def is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.errors import InputError
-from gpt2_interp.evaluation.facts import occurrences, states
+from gpt2_interp.evaluation.facts import states, written_values
 from gpt2_interp.generation.generate import generate
 from gpt2_interp.generation.settings import DecodingSettings
 from gpt2_interp.inside.losses import twin_log_odds
@@ -91,9 +91,10 @@ def told_before(row: Mapping, fact: Mapping) -> str:
     raise AssertionError(f"every highlight of {event} has {fact['slot']} at the beginning of a sentence")
 
 
-def begins_with(text: str, forms: Sequence[str]) -> bool:
-    """Return whether the text begins with one of the forms, as whole words."""
-    return any(start == 0 for form in forms for start, _ in occurrences(text, form))
+def begins_with(text: str, fact: Mapping, facts: Sequence[Mapping]) -> bool:
+    """Return whether the first value of a text is the fact's, and stands at its beginning."""
+    first = next(iter(written_values(text, facts)), None)
+    return first is not None and (first["slot"], first["span"][0], first["kind"]) == (fact["slot"], 0, "right")
 
 
 def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> dict[str, dict]:
@@ -126,7 +127,7 @@ def slot_accuracy(model, builder: ExampleBuilder, rows: Sequence[Mapping]) -> di
         for i, row in enumerate(rows):
             for j, fact in enumerate(row["facts"]):
                 text = texts[i][j][condition]
-                stated[i, j] = 100 * begins_with(outputs[text, asked[i][j]], fact["forms"])
+                stated[i, j] = 100 * begins_with(outputs[text, asked[i][j]], fact, row["facts"])
                 at_random[i, j] = 100 * chance(text, fact, plans[i])
         chances = {"all": at_random.mean(), **dict(zip(SLOTS, at_random.mean(axis=0), strict=True))}
         report[condition] = {

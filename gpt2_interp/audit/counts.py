@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gpt2_interp.audit.checks import DEFAULT_MODEL, check_model, sentence_spans
 from gpt2_interp.audit.verdict import promises
-from gpt2_interp.evaluation.facts import fact_recall, occurrences, states
+from gpt2_interp.evaluation.facts import fact_ratios, fact_scores, occurrences, stated_facts, written_values
 from gpt2_interp.evaluation.rouge import lead3
 from gpt2_interp.model.load import load_trained
 from gpt2_interp.model.tokenizers import load_tokenizer
@@ -117,7 +117,7 @@ def value_share(rows: Sequence[dict], tokenizer=None) -> float:
     return inside / total
 
 
-def _fact_numbers(row: dict, fact: dict, lead: str) -> dict[str, float]:
+def _fact_numbers(fact: dict, in_lead: bool) -> dict[str, float]:
     spans = fact["value_spans"]
     return {
         "labelled repeats per fact": len(spans) - 1,
@@ -125,7 +125,7 @@ def _fact_numbers(row: dict, fact: dict, lead: str) -> dict[str, float]:
         "cue apart from value": all(b <= c or d <= a for a, b in spans for c, d in fact["cue_spans"]),
         ">= 2 distractors": len(fact["distractors"]) >= 2,
         "transformed": fact["transformed"],
-        "lead-3 fact recall": states(lead, fact["forms"]),
+        "lead-3 fact recall": in_lead,
     }
 
 
@@ -135,7 +135,8 @@ def audit_split(split: str, count: int, seed: int = 0, tokenizers: Mapping[str, 
     numbers = []
     for row in rows:
         lead = row["article"][: sentence_spans(row)[2][1]]
-        numbers += [_fact_numbers(row, fact, lead) for fact in row["facts"]]
+        in_lead = stated_facts(row["facts"], written_values(lead, row["facts"]))
+        numbers += map(_fact_numbers, row["facts"], in_lead)
     fifths, p_uniform = gold_positions(rows)
     strongest, by_chance = strongest_association([news_plan(split, seed, index) for index in range(count)])
     return {
@@ -225,7 +226,7 @@ def places(row: dict, fact: dict, tfidf: TfidfVectorizer) -> dict[str, tuple[flo
 
 
 def baselines(rows: Sequence[dict]) -> dict:
-    """Fact recall of extractive summaries, and how often a value's place is found without a model; all in percent."""
+    """Facts in extractive summaries, and how often a value's place is found without a model; all in percent."""
     tfidf, facts = tfidf_of(rows), [row["facts"] for row in rows]
     summaries = {
         "lead-3": [lead3(row["article"]) for row in rows],
@@ -241,7 +242,7 @@ def baselines(rows: Sequence[dict]) -> dict:
         place[name]["chance"] = float(chance.mean())
     return {
         "rows": len(rows),
-        "fact recall": {name: fact_recall(texts, facts) for name, texts in summaries.items()},
+        "facts": {name: fact_scores(fact_ratios(texts, facts)) for name, texts in summaries.items()},
         "place": place,
     }
 

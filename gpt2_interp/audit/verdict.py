@@ -51,6 +51,7 @@ def _association(counts: Mapping) -> tuple[float, float]:
     return counts["largest association (Cramer's V)"], counts["the largest by chance"]
 
 
+BOUNDS = {"value": "", "low": "_low", "high": "_high"}
 NO_MODEL = ("needs a model", None)
 
 
@@ -128,18 +129,19 @@ def _counts_lines(result: Mapping) -> list[str]:
 def _baseline_lines(result: Mapping) -> list[str]:
     found = result["baselines"]
     recall = []
-    for name, scores in found["fact recall"].items():
-        numbers = {
-            key: scores.get(f"fact_recall{end}") for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
-        }
-        recall.append([name, with_bounds(numbers), *(f"{scores[f'fact_recall_{slot}']:.1f}" for slot in SLOTS)])
+    for name, scores in found["facts"].items():
+        whole = [
+            with_bounds({key: scores.get(f"{score}{end}") for key, end in BOUNDS.items()})
+            for score in ("fact_recall", "fact_precision")
+        ]
+        recall.append([name, *whole, *(f"{scores[f'fact_recall_{slot}']:.1f}" for slot in SLOTS)])
     place = [
         [name, *(with_bounds(scores[kind]) for kind in ("all", "as written", "transformed")), f"{scores['chance']:.1f}"]
         for name, scores in found["place"].items()
     ]
     return [
         f"B. BASELINES on {found['rows']} test rows, percent with 95% intervals (rows resampled)",
-        *table(["fact recall of extracts", "all", *SLOTS], recall),
+        *table(["facts in extracts", "stated", "values right", *(f"stated, {slot}" for slot in SLOTS)], recall),
         "",
         *table(["points at the value's place", "all facts", "as written", "transformed", "chance"], place),
     ]

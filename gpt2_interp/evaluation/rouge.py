@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import datasets
 import evaluate
@@ -56,14 +56,18 @@ def is_other_script(texts: Iterable[str]) -> bool:
     return sum(letter.isascii() for letter in letters) * 2 < len(letters)
 
 
-def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Mean ROUGE (0-100) with 95% bootstrap bounds `<kind>_low`, `<kind>_high`, and `n`."""
+def rouge_per_row(predictions: Sequence[str], references: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return {kind: ROUGE F1 (0-100) of each row, [row]}."""
     with tempfile.TemporaryDirectory() as folder:  # not its cache under HOME, which needn't be writable
         metric = Rouge(cache_dir=folder, keep_in_memory=True)
-        per_example = metric.compute(predictions=list(predictions), references=list(references))
-    scores: dict[str, float] = {"n": len(predictions)}
-    for kind in ROUGE_TYPES:
-        values = np.asarray(per_example[kind])
+        per_row = metric.compute(predictions=list(predictions), references=list(references))
+    return {kind: np.asarray(per_row[kind]) for kind in ROUGE_TYPES}
+
+
+def mean_rouge(per_row: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Mean ROUGE (0-100) with 95% bootstrap bounds `<kind>_low`, `<kind>_high`, and `n`, from `rouge_per_row`."""
+    scores: dict[str, float] = {"n": len(per_row["rouge1"])}
+    for kind, values in per_row.items():
         scores[kind] = float(values.mean())
         if len(values) > 1:
             scores[f"{kind}_low"], scores[f"{kind}_high"] = interval(lambda x, axis: x.mean(axis=axis), values)

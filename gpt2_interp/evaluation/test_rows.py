@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
 from gpt2_interp.data.examples import Example, ExampleBuilder
 from gpt2_interp.data.rows import Row
 from gpt2_interp.data.settings import DataArguments
-from gpt2_interp.evaluation.facts import fact_recall, stated_facts
+from gpt2_interp.evaluation.facts import fact_numbers, fact_ratios, fact_scores
 from gpt2_interp.evaluation.losses import TargetLosses, loss_scores, target_losses
-from gpt2_interp.evaluation.rouge import ROUGE_TYPES, lead3, rouge_scores
-from gpt2_interp.files import write_atomically
+from gpt2_interp.evaluation.rouge import ROUGE_TYPES, lead3, mean_rouge, rouge_per_row
+from gpt2_interp.evaluation.source_support import support_ratios
 from gpt2_interp.generation.generate import Generated, generate, text_of
 from gpt2_interp.generation.settings import Decoding, DecodingSettings
 from gpt2_interp.statistics.intervals import share_interval
+from gpt2_interp.statistics.ratios import Ratio, bounded, differences
 from gpt2_interp.statistics.texts import FEWEST_TEXTS, compare_texts
 
 WRITTEN_STORIES = 16  # creative writing is scored by perplexity; this many stories are written for reading
@@ -37,9 +35,10 @@ class Result:
     scores: dict[str, float]
     outputs: list[str]
     generated: list[Generated] = field(default_factory=list)
+    ratios: dict[str, Ratio] = field(default_factory=dict)  # scores that can be compared row by row
 
     def summary(self) -> str:
-        shown = ["rouge1", "rouge2", "rougeL", "fact_recall", "perplexity"]
+        shown = ["rouge1", "rouge2", "rougeL", "fact_recall", "fact_precision", "source_precision", "perplexity"]
         shown += [name for name in self.scores if name.startswith("perplexity_") and f"{name}_low" in self.scores]
         parts = []
         for name in shown:
@@ -82,7 +81,8 @@ class ScoredRows:
         self.new_tokens = min(data.max_target_length, builder.n_positions // 2)
         self.decoding = self._decoding(num_beams)
         self.prompts = [self._prompt(row) for row in self.rows]
-        self.has_facts = self.is_summarization and len(self.rows) > 1 and all("facts" in row for row in self.rows)
+        self.facts = [row["facts"] for row in self.rows if "facts" in row]
+        self.has_facts = self.is_summarization and len(self.rows) > 1 and len(self.facts) == len(self.rows)
         self.sample_rows = self.rows[:samples]
         judged = self.rows[: max(JUDGED_TEXTS, len(self.sample_rows))]
         self.references = [self._reference(row, prompt) for row, prompt in zip(judged, self.prompts, strict=False)]
@@ -130,7 +130,8 @@ class ScoredRows:
     def samples(self, model, generated: Sequence[Generated]) -> list[dict[str, Any]]:
         """Return what this model wrote for the sample rows: "generated", whether it "finished" by itself, "nll" (nats)
         of its "tokens" under this model; and the same of the references behind the same prompts, as far as an output
-        may reach: "reference_cut", "reference_finished", "reference_nll", "reference_tokens"."""
+        may reach: "reference_cut", "reference_finished", "reference_nll", "reference_tokens". Where the facts are known
+        also `fact_numbers`."""
         generated = generated[: len(self.sample_rows)]
         texts, references = self._as_examples(generated), self.references[: len(self.sample_rows)]
         own, human = self._losses(model, texts), self._losses(model, references)
@@ -144,6 +145,7 @@ class ScoredRows:
                 "reference_finished": self._is_finished(reference),
                 "reference_nll": round(float(human.total[i]), 4),
                 "reference_tokens": int(human.tokens[i]),
+                **(fact_numbers(one.text, self.facts[i]) if self.has_facts else {}),
             }
             for i, (one, text, reference) in enumerate(zip(generated, texts, references, strict=True))
         ]
@@ -185,17 +187,21 @@ class ScoredRows:
         scores: dict[str, float] = {"n": len(self.examples)}
         generated = self._generate(model, self.prompts, f"{name}: generating")
         outputs = [one.text.strip() for one in generated]
+        ratios: dict[str, Ratio] = {}
         if self.is_summarization:
-            scores |= self._text_scores(outputs)
+            ratios = self._text_ratios(outputs)
+            scores |= self._text_scores(ratios)
         losses = self._losses(model, self.examples)
         scores |= self._loss_scores(losses)
+        clustered = self._clustered(losses)
+        ratios["loss"] = clustered.total, clustered.tokens
         groups = np.asarray([example.group for example in self.examples])
         for group in sorted(set(groups) - {""}):
             scores |= self._loss_scores(losses, f"_{group}", groups == group)
         if not self.is_summarization and sum(bool(example.source_ids) for example in self.examples) > 1:
             shuffled = self._losses(model, shuffled_prompts(self.examples, self.builder.n_positions))
             scores |= self._loss_scores(shuffled, "_shuffled_prompt")
-        return Result(scores, outputs, generated)
+        return Result(scores, outputs, generated, ratios)
 
     def _losses(self, model, examples: Sequence[Example]) -> TargetLosses:
         return target_losses(model, examples, self.batch_size, self.autocast)
@@ -203,18 +209,41 @@ class ScoredRows:
     def _loss_scores(
         self, losses: TargetLosses, suffix: str = "", chosen: np.ndarray | None = None
     ) -> dict[str, float]:
-        """Loss and perplexity of the `chosen` examples ([example] bool). Blocks of one text and stories of one prompt
-        depend on each other: with --block_size the intervals resample clusters."""
+        """Loss and perplexity of the `chosen` examples ([example] bool)."""
+        return loss_scores(self._clustered(losses, chosen), suffix)
+
+    def _clustered(self, losses: TargetLosses, chosen: np.ndarray | None = None) -> TargetLosses:
+        """Return the losses by what intervals resample. Blocks of one text and stories of one prompt depend on each
+        other: with --block_size these are clusters."""
         chosen = np.ones(len(self.examples), bool) if chosen is None else chosen
         losses = losses.of(chosen)
         if self.builder.block_size:
             losses = losses.summed([e.cluster for e, wanted in zip(self.examples, chosen, strict=True) if wanted])
-        return loss_scores(losses, suffix)
+        return losses
 
-    def _text_scores(self, outputs: Sequence[str]) -> dict[str, float]:
-        """ROUGE, and how many of the references' facts are stated where these are known."""
-        scores = rouge_scores(outputs, [row["target"] for row in self.rows])
-        return scores | (fact_recall(outputs, [row["facts"] for row in self.rows]) if self.has_facts else {})
+    def _text_ratios(self, outputs: Sequence[str]) -> dict[str, Ratio]:
+        """ROUGE of each row, and where the facts are known what the outputs state, elsewhere what of them stands in the
+        sources."""
+        rouge = rouge_per_row(outputs, [row["target"] for row in self.rows])
+        ratios: dict[str, Ratio] = {kind: (values, np.ones(len(values))) for kind, values in rouge.items()}
+        if self.has_facts:
+            return ratios | fact_ratios(outputs, self.facts)
+        return ratios | (self._support(outputs) if not self.facts else {})
+
+    def _support(self, texts: Sequence[str]) -> dict[str, Ratio]:
+        return support_ratios(texts, [row["source"] for row in self.rows])
+
+    def _text_scores(self, ratios: Mapping[str, Ratio]) -> dict[str, float]:
+        scores = mean_rouge({kind: ratios[kind][0] for kind in ROUGE_TYPES})
+        rest = {name: ratio for name, ratio in ratios.items() if name not in ROUGE_TYPES}
+        return scores | (fact_scores(rest) if self.has_facts else bounded(rest))
+
+    def reference_scores(self) -> dict[str, float]:
+        """Return how much of the references stands in their own sources, where no facts are known: what a summary of a
+        person gets."""
+        if not self.is_summarization or self.facts:
+            return {}
+        return {"n": len(self.rows), **bounded(self._support([row["target"] for row in self.rows]))}
 
     def baselines(self, tuned) -> dict[str, Result]:
         """Return what a summary gets without understanding: {"lead3": the first three sentences,
@@ -228,7 +257,11 @@ class ScoredRows:
                 tuned, [*self.prompts[1:], self.prompts[0]], "tuned, shuffled articles: generating"
             )
             outputs["tuned_shuffled_source"] = [one.text.strip() for one in shuffled]
-        return {name: Result(self._text_scores(texts), texts) for name, texts in outputs.items()}
+        results = {}
+        for name, texts in outputs.items():
+            ratios = self._text_ratios(texts)
+            results[name] = Result(self._text_scores(ratios), texts, ratios=ratios)
+        return results
 
 
 def shuffled_prompts(examples: Sequence[Example], n_positions: int) -> list[Example]:
@@ -244,27 +277,6 @@ def shuffled_prompts(examples: Sequence[Example], n_positions: int) -> list[Exam
     return mixed
 
 
-def write_predictions(path: Path, test: ScoredRows, results: Mapping[str, Result]) -> None:
-    """predictions.jsonl: id, source, reference and each result's output; where the facts are known also "facts": slot,
-    the value as the reference states it, and for each result whether its output states it."""
-    lines = []
-    for i, row in enumerate(test.rows):
-        outputs = {name: result.outputs[i] for name, result in results.items()}
-        line: dict[str, Any] = {"id": row["id"], "source": row["source"], "reference": row["target"], **outputs}
-        if test.has_facts:
-            found = {name: stated_facts(text, row["facts"]) for name, text in outputs.items()}
-            line["facts"] = [
-                {"slot": fact["slot"], "value": fact["stated"], **{name: found[name][k] for name in found}}
-                for k, fact in enumerate(row["facts"])
-            ]
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_atomically(path, "".join(lines).encode())
-
-
-def write_rouge_scalars(log_folder: Path, base: Result, tuned: Result, step: int) -> None:
-    """rouge/rouge1 ... in TensorBoard: the base at step 0, the tuned model at the last step."""
-    with SummaryWriter(str(log_folder)) as writer:
-        for at, result in ((0, base), (step, tuned)):
-            for kind in ROUGE_TYPES:
-                if kind in result.scores:
-                    writer.add_scalar(f"rouge/{kind}", result.scores[kind], at)
+def tuned_minus_base(tuned: Result, base: Result) -> dict[str, float]:
+    """Return what fine-tuning changed: each score's paired difference over the rows, as `differences` gives it."""
+    return {"n": tuned.scores["n"], **differences(tuned.ratios, base.ratios)}

@@ -85,7 +85,8 @@ PICTURES = (
         "Quality of the samples over the checkpoints",
         "variety, repetition, length of its samples",
         (),
-        "perplexity, different bigrams, self-BLEU, repetition, length, share that ended by themselves",
+        "perplexity, different bigrams, self-BLEU, repetition, length, share that ended by themselves; facts "
+        "where they are known",
         "More variety than theirs is no gain, noise has the most; a lower perplexity than theirs is no gain either: a "
         "model that repeats itself is sure of what comes next.",
         "samples:sample_quality",

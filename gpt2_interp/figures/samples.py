@@ -12,6 +12,7 @@ from gpt2_interp.analysis.outputs import is_number, read_rows
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, Line, LinePanel, Lines
 from gpt2_interp.statistics.intervals import interval, share_interval
+from gpt2_interp.statistics.ratios import bounded
 from gpt2_interp.statistics.texts import FEWEST_TEXTS, REPEATED, compare_texts, equal_size
 
 REFERENCE_TEXTS = "reference"  # beside the steps
@@ -47,6 +48,7 @@ def sample_panels(m: Measurements) -> tuple[list[LinePanel], int]:
         panel("Repetition inside a text", f"rep-{REPEATED} [share of {REPEATED}-grams]", f"repetition_{REPEATED}"),
         panel("Length", "words a text", "words"),
         _finished_panel(steps),
+        *_facts_panel(steps),
     ], n
 
 
@@ -141,6 +143,32 @@ def _finished_panel(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> LinePan
     references = (sum(fits) / len(fits), np.nan, np.nan) if all(isinstance(fit, bool) for fit in fits) else NO_NUMBER
     panel = _panel("Ended by themselves", "share of the texts", steps, share, references)
     return LinePanel(panel.title, panel.y_label, panel.lines, panel.note, y_limits=(-0.03, 1.03))
+
+
+FACTS = (
+    ("facts_stated", "facts", "facts stated (recall)", BLUE),
+    ("values_right", "values_written", "values that are right (precision)", ORANGE),
+)
+
+
+def _facts_panel(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[LinePanel]:
+    """Strict recall and precision of the samples, in percent; none for a run without known facts."""
+    lines = []
+    for part, whole, label, color in FACTS:
+        numbers = [[(row.get(part), row.get(whole)) for row in rows] for rows in steps.values()]
+        if not all(is_number(value) for rows in numbers for pair in rows for value in pair):
+            return []
+        found = [_share(np.array(rows, dtype=float)) for rows in numbers]
+        y, low, high = np.array(found).T
+        lines.append(Line(label, np.array(list(steps)), y, color, low, high))
+    return [LinePanel("Facts", "% of facts, % of values", lines, y_limits=(-3, 103))]
+
+
+def _share(rows: np.ndarray) -> Bounded:
+    """Percentage with bounds from resampling texts; rows [text, (part, whole)]."""
+    found = bounded({"share": (100 * rows[:, 0], rows[:, 1])})
+    value = found.get("share", np.nan)
+    return value, found.get("share_low", value), found.get("share_high", value)
 
 
 def sample_quality(m: Measurements) -> Lines:

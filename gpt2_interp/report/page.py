@@ -25,6 +25,7 @@ from gpt2_interp.figures.draw_html import draw_html, figure_fragment
 from gpt2_interp.figures.registry import PICTURES, SECTIONS, Picture
 from gpt2_interp.files import write_atomically
 from gpt2_interp.report.claims_tables import ablation_section, claims_section, costs_section
+from gpt2_interp.report.fact_tables import fact_errors, facts_missing, facts_of_row
 from gpt2_interp.report.score_tables import (
     QUALITY,
     TUNINGS,
@@ -56,6 +57,9 @@ def write_run_report(m: Measurements) -> Path:
         scores=score_table(scores),
         score_note=score_note,
         score_sentences=score_sentences(scores),
+        facts_missing=facts_missing(scores),
+        fact_errors=fact_errors(scores),
+        facts_of_row=facts_of_row,
         score_notes=notes_of(scores),
         quality=quality_section(m, scores),
         probe_notes=notes_of(m.probe_set),

@@ -14,6 +14,10 @@ SCORE_NAMES = {
     "rougeL": "ROUGE-L",
     "rougeLsum": "ROUGE-Lsum",
     "fact_recall": "facts stated (%)",
+    "fact_precision": "values right (%)",
+    "rows_right": "rows all right (%)",
+    "fact_recall_lenient": "facts in any form (%)",
+    "source_precision": "in the source (%)",
     "loss": "loss (nats/token)",
     "perplexity": "perplexity",
     "perplexity_shuffled_prompt": "perplexity, shuffled prompt",
@@ -44,12 +48,16 @@ TUNINGS = {"full": "all weights", "lora": "LoRA"}
 def score_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return {"columns": names, "rows": [(system, [Cell per column])]}; None without scores."""
     systems = [(key, metrics[key]) for key in SYSTEMS if isinstance(metrics.get(key), dict)]
+    if isinstance(metrics.get("reference"), dict) and is_number(metrics["reference"].get("source_precision")):
+        systems.append(("reference", metrics["reference"]))
     names = SCORE_NAMES | {score: f"perplexity, {source}" for score, source in _source_scores(metrics).items()}
     columns = [score for score in names if any(is_number(entry.get(score)) for _, entry in systems)]
+    if "fact_recall" in columns:
+        columns = [score for score in columns if score != "fact_recall_lenient"]  # for runs that have nothing better
     if not columns:
         return None
     rows = [
-        (SYSTEMS[key], [*(score_cell(entry, c) for c in columns), Cell(entry.get("n"), write=str)])
+        (SYSTEMS.get(key, "references"), [*(score_cell(entry, c) for c in columns), Cell(entry.get("n"), write=str)])
         for key, entry in systems
     ]
     return {"columns": [*(names[column] for column in columns), "rows scored"], "rows": rows}
@@ -88,24 +96,33 @@ def score_cell(entry: Mapping[str, Any], score: str, write: Callable[[float], st
     if not is_number(value):
         return Cell()
     if write is None:
-        write = "{:.1f}".format if score.startswith(("rouge", "fact")) else number
+        write = "{:.1f}".format if score.startswith(("rouge", "fact", "rows_right", "source_precision")) else number
     bounds = (low, high) if is_number(low) and is_number(high) else (None, None)
     return Cell(value, *bounds, write)
 
 
 def score_sentences(metrics: Mapping[str, Any]) -> list[str]:
-    """Return what can be concluded about fine-tuned against base: the headline score and whether the intervals
-    overlap."""
+    """Return what fine-tuning changed: the headline scores, with the paired difference or, where a version didn't write
+    it, whether the intervals overlap."""
     base, tuned = metrics.get("base"), metrics.get("tuned")
     if not isinstance(base, dict) or not isinstance(tuned, dict):
         return []
     sentences = []
-    for score in ("rouge1", "fact_recall", "perplexity"):
+    for score in ("rouge1", "fact_recall", "fact_precision", "source_precision", "perplexity"):
         if is_number(base.get(score)) and is_number(tuned.get(score)):
             name = SCORE_NAMES[score][0].upper() + SCORE_NAMES[score][1:]
             change = f"{name}: base {score_cell(base, score)}, fine-tuned {score_cell(tuned, score)}"
-            sentences.append(change + overlap(base, tuned, score) + ".")
+            sentences.append(change + (_difference(metrics, score) or overlap(base, tuned, score)) + ".")
     return sentences
+
+
+def _difference(metrics: Mapping[str, Any], score: str) -> str:
+    """Return "; fine-tuned - base 3.2 (1.1 to 5.2)"; of a perplexity the difference of its logarithm, the loss."""
+    paired = metrics.get("tuned_minus_base")
+    score, unit = ("loss", " nats/token") if score == "perplexity" else (score, "")
+    if not isinstance(paired, Mapping) or not is_number(paired.get(score)):
+        return ""
+    return f"; fine-tuned - base{' in loss' if unit else ''}, row by row: {score_cell(paired, score)}{unit}"
 
 
 def overlap(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:

@@ -16,7 +16,7 @@ MAIN_SETTINGS = (
     "precision", "attn_pdrop", "resid_pdrop", "embd_pdrop", "max_source_length", "max_target_length", "seed",
 )  # fmt: skip
 LORA_SETTINGS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
-TEST_SCORES = ("loss", "perplexity", "perplexity_shuffled_prompt", "fact_recall")
+TEST_SCORES = ("loss", "perplexity", "perplexity_shuffled_prompt", "fact_recall", "fact_precision", "rows_right")
 # The tab takes its columns from the first run it finds, so every run names them all, also those that it lacks.
 COLUMNS = (
     "hparams/best_eval_loss",

@@ -18,8 +18,12 @@ from gpt2_interp.run_paths import REPOSITORY, RunPaths, here_or_in_repository
 # What the header tells the Hub of the scores: key in metrics.json -> the Hub's name for this kind.
 HUB_METRICS = {
     **{name: "rouge" for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
-    **{name: name for name in ("fact_recall", "loss", "perplexity")},
+    **{
+        name: name for name in ("fact_recall", "fact_precision", "rows_right", "source_precision", "loss", "perplexity")
+    },
 }
+# Scores by kind of fact that a card leaves out: the same for all facts are there.
+ONLY_IN_METRICS = ("fact_recall_lenient_", "fact_distractor_", "fact_blend_", "fact_made_up_")
 
 
 def write_model_cards(
@@ -65,7 +69,11 @@ def write_model_cards(
             names=[
                 name for name, entry in metrics.items() if isinstance(entry, dict) and {"n", "texts"} & entry.keys()
             ],
-            keys=[key for key in metrics["tuned"] if not key.endswith(("_low", "_high"))],
+            keys=[
+                key
+                for key in metrics["tuned"]
+                if not key.endswith(("_low", "_high")) and not key.startswith(ONLY_IN_METRICS)
+            ],
         )
         write_atomically(folder / "README.md", text.encode())
 

@@ -12,6 +12,8 @@ from gpt2_interp.evaluation.losses import perplexity
 from gpt2_interp.statistics.texts import FEWEST_TEXTS, quality
 
 SHOWN_IN_TENSORBOARD = 4  # of each checkpoint's texts
+# Where the facts are known: {score: (number of a text, and of how many)}, in percent.
+SHARES = {"fact_recall": ("facts_stated", "facts"), "fact_precision": ("values_right", "values_written")}
 
 
 class SampleWriter(TrainerCallback):
@@ -52,6 +54,9 @@ def _sample_scalars(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
     for name, prefix in (("perplexity", ""), ("perplexity_references", "reference_")):
         nll, tokens = (sum(sample[f"{prefix}{part}"] for sample in samples) for part in ("nll", "tokens"))
         scalars[name] = perplexity(nll / tokens)
+    for name, (part, whole) in SHARES.items():
+        if total := sum(sample.get(whole, 0) for sample in samples):
+            scalars[name] = 100 * sum(sample[part] for sample in samples) / total
     return scalars
 
 

@@ -8,7 +8,7 @@ from transformers import GPT2LMHeadModel
 
 from gpt2_interp.data.examples import Example, collate
 from gpt2_interp.evaluation.losses import TargetLosses, interval, loss_scores, target_losses
-from gpt2_interp.evaluation.rouge import lead3, rouge_scores, sentences
+from gpt2_interp.evaluation.rouge import lead3, mean_rouge, rouge_per_row, sentences
 from gpt2_interp.evaluation.test_rows import shuffled_prompts
 
 
@@ -25,6 +25,10 @@ from gpt2_interp.evaluation.test_rows import shuffled_prompts
 )
 def test_sentences(text, expected):
     assert sentences(text) == expected
+
+
+def rouge_scores(predictions, references):
+    return mean_rouge(rouge_per_row(predictions, references))
 
 
 def test_lead3():

@@ -129,3 +129,16 @@ def test_empty_texts(with_samples):
         samples = lines_of(panels[name])[SAMPLES]
         assert np.isnan(samples.y[0]) and np.isfinite(samples.y[1]) and BASE not in lines_of(panels[name])
     assert draw_png(sample_quality(m), m) and draw_html(sample_quality(m), m)
+
+
+def test_facts_of_the_samples_have_a_panel_where_they_are_known(with_samples):
+    lines = [
+        row | {"facts": 4, "facts_stated": step // 250, "values_written": 3 * (step > 0), "values_right": step // 250}
+        for step in (0, 250, 500)
+        for row in fake_samples(step, step / 500)
+    ]
+    panels, _ = sample_panels(with_samples(lines))
+    assert len(panels) == len(NAMES) + 1
+    recall, precision = panels[-1].lines
+    assert recall.y.tolist() == [0, 25, 50]
+    assert np.isnan(precision.y[0]) and precision.y[1:] == pytest.approx([100 / 3, 200 / 3])

@@ -191,7 +191,7 @@ def test_costs_come_from_the_manifests(measurements):
 
 
 def test_scores_with_intervals_and_what_they_allow(page):
-    assert "40.0 (38.0 to 42.0)" in page and "do not overlap" in page and "Scored on 100 rows." in page
+    assert "40.0 (38.0 to 42.0)" in page and "row by row: 28.0" in page and "Scored on 100 rows." in page
 
 
 def test_pictures_that_are_not_there_get_a_sentence(page):
