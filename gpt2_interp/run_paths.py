@@ -19,6 +19,8 @@ LATENT = "latent_space_evolution"
 VISUALIZATIONS = "visualizations"
 OUTPUT_FOLDERS = (ATTENTION, LATENT, METRICS, VISUALIZATIONS, LOGS, MODEL_OUTPUTS, CHECKPOINTS)
 
+LONGEST_NAME = 200  # characters; a file system takes 255, and a name may get an ending
+
 
 def check_run_name(name: str) -> str:
     """Return `name` if it can be a folder's name. Raises InputError otherwise."""
@@ -27,6 +29,8 @@ def check_run_name(name: str) -> str:
             f"--run_name {name!r} can't name a folder: use letters, digits, '_', '-' and single dots, "
             f"no slash and no '..'."
         )
+    if len(name) > LONGEST_NAME:
+        raise InputError(f"--run_name of {len(name)} characters is too long: give at most {LONGEST_NAME}.")
     return name
 
 

@@ -24,6 +24,7 @@ from gpt2_interp.training.batch import batch_split
 
 DESCRIPTION = "Fine-tune GPT-2 for summarization or creative writing and measure its inside at every checkpoint."
 OURS = (ModelArguments, DataArguments, ExperimentArguments)
+LARGEST = 10**12  # of whole numbers that a flag takes; libraries count seconds and steps in fewer digits than Python
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")  # as HfArgumentParser reads them
 
 
@@ -49,6 +50,9 @@ def check_command(argv: Sequence[str]) -> Command:
     if any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")):
         raise InputError(f"accelerate is configured to shard the weights: {WHOLE_MODEL}.")
     given = vars(parser.parse_args(command.words))
+    for name, value in given.items():
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise InputError(f"--{name} {value} is beyond any use: give a number below {LARGEST}.")
     if given["run_name"] is None:
         raise InputError(NO_NAME)
     check_run_name(given["run_name"])

@@ -119,7 +119,17 @@ def _read(path: Path, name: str) -> dict[str, Any]:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path} must hold `flag: value` lines.")
+    for key, value in settings.items():
+        if not all(_is_plain(one) for one in (value if isinstance(value, list) else [value])):
+            raise InputError(f"{path}: {key} must be a value, a list of values, or names with values.")
     return {str(key): value for key, value in settings.items() if value is not None}
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether `value` can be a word of a command line; an object of JSON's plain values is one."""
+    if isinstance(value, dict):
+        return all(one is None or isinstance(one, (str, int, float)) for pair in value.items() for one in pair)
+    return not isinstance(value, (list, set))
 
 
 def superseded(flags: Sequence[str], settings: Collection[str]) -> set[str]:

@@ -52,11 +52,17 @@ def load_config(name_or_path: str, overrides: str | None = None) -> GPT2Config:
             config.update_from_string(overrides)
         except (ValueError, KeyError) as error:
             raise InputError(f"--config_overrides {overrides}: {error}; write name=value,name=value.") from None
-    if config.n_embd % config.n_head:
-        raise InputError(
-            f"n_embd {config.n_embd} is not a multiple of n_head {config.n_head}; change --config_overrides."
-        )
+    check_shape(config, name_or_path, "; change --config_overrides")
     return config
+
+
+def check_shape(config: GPT2Config, name: str, advice: str = "") -> None:
+    """Refuse a shape that no GPT-2 has. Raises InputError that names the setting."""
+    for setting in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
+        if type(value := getattr(config, setting)) is not int or value < 1:
+            raise InputError(f"{name}: {setting} is {value!r}, and must be a whole number of at least 1{advice}.")
+    if config.n_embd % config.n_head:
+        raise InputError(f"{name}: n_embd {config.n_embd} is not a multiple of n_head {config.n_head}{advice}.")
 
 
 def load_base(
@@ -260,8 +266,7 @@ def _load_whole(name: str, implementation: str, flag: str, **dropout: float) -> 
         config = GPT2Config.from_pretrained(name)
         if config.model_type != "gpt2":
             raise InputError(f"{name} is a {config.model_type} model; this project works with GPT-2 models.")
-        if config.n_layer < 1 or config.n_head < 1 or config.n_embd < 1:
-            raise InputError(f"{name}/config.json has n_layer, n_head or n_embd below 1: it describes no model.")
+        check_shape(config, f"{name}/config.json")
         model, report = MODEL_CLASSES[implementation].from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **dropout
         )
@@ -281,6 +286,9 @@ def _load_whole(name: str, implementation: str, flag: str, **dropout: float) -> 
     in_blocks = sorted(key for key in report["unexpected_keys"] if re.match(r"(transformer\.)?h\.\d+\.", key))
     if more := [key for key in in_blocks if not key.endswith((".attn.bias", ".attn.masked_bias"))]:  # masks, once
         raise InputError(f"the weights in {name} don't belong to its config.json, which has no {more[0]}.")
+    for key, weight in model.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise InputError(f"the weights in {name} are damaged: {key} holds numbers that are not finite.")
     return model
 
 

@@ -106,6 +106,8 @@ def test_settings_can_be_written_as_json():
         (["quickstart", "--run_name", "a/b"], ["--run_name 'a/b'", "no slash"]),
         (["quickstart", "--run_name", "a..b"], ["'..'"]),
         (["quickstart", "--run_name", ".hidden"], ["--run_name"]),
+        (["quickstart", "--run_name", "x" * 300], ["--run_name", "300", "200"]),
+        (["quickstart", "--max_steps", "9" * 20], ["--max_steps", "9" * 20]),
         (["quickstart", "--output_dir", "x"], ["--output_dir", "--run_name"]),
         (["quickstart", "--samples_per_checkpoint=-1"], ["--samples_per_checkpoint must be at least 0"]),
         (["quickstart", "--resume", "--overwrite"], ["--resume", "--overwrite"]),
@@ -192,6 +194,11 @@ def test_bad_presets_get_a_sentence(tmp_path):
         ("lerning_rate: 1\n", "learning_rate"),
         ("a: [1\n", "not valid YAML"),
         ("just text\n", "flag: value"),
+        ("measures: " + "[" * 3000, "not valid YAML"),
+        ("measures: [[all]]\n", "measures"),
+        ("&a {run_name: *a}\n", "run_name"),
+        ("lr_scheduler_kwargs: {min_lr: 2024-01-01}\n", "lr_scheduler_kwargs"),
+        (f"seed: {'9' * 5000}\n", "not valid YAML"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=words):

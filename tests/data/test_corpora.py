@@ -56,6 +56,7 @@ def test_columns_by_flag(tmp_path):
         ([article(0), {"article": "", "highlights": "x"}], ["line 2", "'article'", "empty"]),
         ([article(0), {"article": "x", "highlights": None}], ["line 2", "'highlights'"]),
         ([article(0), "{broken"], ["line 2", "not valid JSON"]),
+        ([article(0), "[" * 100_000], ["line 2", "not valid JSON"]),
         ([article(0), ""], ["line 2", "is empty"]),
         ([article(0), "[1, 2]"], ["line 2", "not a JSON object"]),
         ([{"text": "x", "summary": "y"}], ["line 1", "'article'", "'text', 'summary'", "--text_column"]),

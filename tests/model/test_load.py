@@ -367,6 +367,12 @@ def _change(name, **values):
     return damage
 
 
+def _not_finite(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.ln_f.weight"][3] = float("inf")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 def _shards(value):
     def damage(folder):
         (folder / "model.safetensors").unlink()
@@ -389,6 +395,9 @@ def _shards(value):
         (_change("config.json", n_layer=1), r"h\.1\."),
         (_change("config.json", n_layer=3), r"h\.2\."),
         (_change("config.json", n_head=0), "n_head"),
+        (_change("config.json", n_head=3), "n_embd 32 is not a multiple of n_head 3"),
+        (_change("config.json", n_positions=0), "n_positions is 0"),
+        (_not_finite, r"transformer\.ln_f\.weight .* not finite"),
         (_change("config.json", n_embd=16), r"\[96\] instead of \[48\]"),
         (_change("config.json", activation_function="none"), "none"),
         (_change("config.json", eos_token_id="x"), "eos_token_id"),
