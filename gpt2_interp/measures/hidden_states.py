@@ -23,11 +23,14 @@ SEED = 0  # of permutations and half-samples: the same ones at every snapshot an
 _STACK_SIZE = 2**18  # similarities worked on at once; more would not stay in the processor's cache
 
 
-def hidden_measures(X_t: np.ndarray, X_0: np.ndarray, X_prev: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def hidden_measures(
+    X_t: np.ndarray, X_0: np.ndarray, X_prev: np.ndarray | None = None, half_samples: bool = True
+) -> dict[str, np.ndarray]:
     """Compute every row of the measure table's HIDDEN but hidden_pooled, by name, with the table's axes, float32.
 
     X_t, X_0, X_prev: [example, pooling, hidden_layer, d_model] of this snapshot, the base and the previous snapshot;
-    without X_prev what is compared with it is NaN.
+    without X_prev what is compared with it is NaN. half_samples: whether to compute the spread over half-samples, which
+    takes most of the time.
     """
     assert X_t.shape == X_0.shape and X_t.shape[1] == len(POOLINGS)
     moved, spread = _moved_and_spread(X_t, X_0)
@@ -38,7 +41,8 @@ def hidden_measures(X_t: np.ndarray, X_0: np.ndarray, X_prev: np.ndarray | None 
         for pooling in range(n_pooling)
     ]
     target = POOLINGS.index("target_mean")
-    halves = [_half_samples(*_present(X_t[:, target, layer], X_0[:, target, layer])) for layer in range(n_layer)]
+    pairs = [_present(X_t[:, target, layer], X_0[:, target, layer]) for layer in range(n_layer)]
+    halves = [_half_samples(*pair) if half_samples else {} for pair in pairs]
     result = {
         "hidden_displacement": _each_displacement(moved, spread),
         "hidden_norm": np.linalg.norm(X_t, axis=-1),

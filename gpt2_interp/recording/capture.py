@@ -179,7 +179,8 @@ def _hidden(s: Capture, pooled: np.ndarray) -> Arrays:
         X_0 = pooled if s.is_base else s.reference["hidden_pooled_0"]  # noqa: N806
         if s.wanted & GEOMETRY == {"hidden_displacement"}:  # as in a band, where the rest would take minutes
             return arrays | {"hidden_displacement": displacement_per_example(pooled, X_0)}
-        arrays |= hidden_measures(pooled, X_0, s.previous)
+        half_samples = any(name.endswith("_half_samples") for name in s.wanted)
+        arrays |= hidden_measures(pooled, X_0, s.previous, half_samples)
     return arrays
 
 

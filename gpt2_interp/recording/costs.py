@@ -20,7 +20,9 @@ from gpt2_interp.recording.capture import few_probes
 from gpt2_interp.recording.plan import QUARTERS, array_bytes, wanted_names
 from gpt2_interp.snapshots.table import STORED
 
-RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.tier != "light"))
+LIGHT = {measure.group for measure in STORED if measure.tier == "light"}
+HEAVY = tuple(dict.fromkeys(m.group for m in STORED if m.tier == "heavy" and m.group not in LIGHT))
+RARE = tuple(dict.fromkeys(measure.group for measure in STORED if measure.group not in LIGHT))
 
 
 def cost_lines(
@@ -36,8 +38,9 @@ def cost_lines(
     stored = {name for entry in manifest["files"].values() for name in entry["arrays"]}
     size = array_bytes(stored & wanted_names(groups, {"light"}), run["axes"])
     lines = [f"each about {size / 1e6:.1f} MB and {light:.1f} s: {_by_group(seconds, RARE)}"]
-    parts = [f"spectra at up to {QUARTERS + 1} of them"] * ("spectra" in groups)
-    at_last = {group: value for group, value in {**seconds, **rare}.items() if group in RARE and group != "spectra"}
+    heavy = [f"{group} {seconds[group]:.1f} s" for group in HEAVY if group in groups and group in seconds]
+    parts = [f"{' and '.join(heavy)} at up to {QUARTERS + 1} of them"] * bool(heavy)
+    at_last = {group: value for group, value in {**seconds, **rare}.items() if group in RARE and group not in HEAVY}
     parts += [f"{group} about {value:.1f} s at the last" for group, value in at_last.items()]
     return lines + [f"besides: {', '.join(parts)}"] * bool(parts)
 

@@ -18,7 +18,7 @@ UNCLAIMED = ("weight_change_relative", "ov_change", "qk_change", "probe_grad_cos
 TAGS = {
     measure.name: f"inside/{measure.group}/{measure.name}"
     for measure in STORED
-    if measure.tier == "light"
+    if measure.tier in ("light", "heavy")
     and measure.group not in ("band", "control")
     and (measure.claimed or measure.name in UNCLAIMED)
 }

@@ -392,6 +392,7 @@ HIDDEN = (
         "<= 1",
         "cka_debiased to step 0 (target_mean) over half the probes.",
         "mean, 2.5% and 97.5% over 200 half-samples without replacement",
+        tier="heavy",
     ),
     _hidden(
         "rsa_half_samples",
@@ -399,6 +400,7 @@ HIDDEN = (
         "-1..1",
         "rsa (target_mean) over half the probes.",
         "mean, 2.5% and 97.5% over 200 half-samples without replacement",
+        tier="heavy",
     ),
     _hidden(
         "knn_half_samples",
@@ -406,6 +408,7 @@ HIDDEN = (
         "0..1",
         "knn_overlap (target_mean) over half the probes.",
         "mean, 2.5% and 97.5% over 200 half-samples without replacement",
+        tier="heavy",
     ),
     _hidden(
         "anisotropy",
@@ -519,6 +522,7 @@ GRADIENTS = (
         "norm",
         "How steeply the loss on the probes falls with a weight matrix: what the task still asks of it.",
         "||d(mean probe loss)/dW||_F by backward passes over 64 probes; LoRA: of the matrix beneath the adapter",
+        tier="heavy",
     ),
     _metric(
         "probe_grad_cosine",
@@ -528,6 +532,7 @@ GRADIENTS = (
         "Whether two halves of the probes ask for the same change of a matrix.",
         "cosine of the gradients of the two halves' mean losses",
         caution="Near 0: what probe_grad shows is noise.",
+        tier="heavy",
     ),
 )
 
@@ -719,6 +724,7 @@ CAUSES = (
         "sum over positions of (zbar - z) dNLL/dz from one backward pass, / target tokens",
         source="Nanda 2023; Kramar et al. 2024",
         caution="Not a measurement: rank correlation with the exact one .98 early, .32 at convergence.",
+        tier="heavy",
     ),
     _metric(
         "ablation_exact",

@@ -69,13 +69,19 @@ def test_what_each_line_names():
     axes = axis_labels(find_gpt2(model), PROBES)
     run = {"measures": {"groups": list(GROUPS)}, "axes": axes}
     manifest = {"files": {"metrics": {"arrays": ["probe_loss", "grad_share", "ablation_exact"]}}}
-    seconds = {"loss": 2.0, "ablation": 7.0, "spectra": 0.1}
+    seconds = {"loss": 2.0, "ablation": 7.0, "spectra": 0.1, "probe_gradient": 3.0}
     light, rare = cost_lines(run, manifest, seconds, {"graft": 11.0, "band": 13.0})
     size = 4 * (len(PROBES.examples) + len(grad_matrix_names(find_gpt2(model))))
     assert f"{size / 1e6:.1f} MB and 2.0 s: loss 2.0" in light
     assert all(
         part in rare
-        for part in ("spectra at up to 5", "ablation about 7.0 s", "graft about 11.0 s", "band about 13.0 s")
+        for part in (
+            "probe_gradient 3.0 s",
+            "spectra 0.1 s at up to 5",
+            "ablation about 7.0 s",
+            "graft about 11.0 s",
+            "band about 13.0 s",
+        )
     )
     run["measures"]["groups"] = ["loss"]
     assert len(cost_lines(run, manifest, {"loss": 2.0}, {})) == 1

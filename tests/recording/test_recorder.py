@@ -414,7 +414,7 @@ def test_costs_are_printed_before_training(tmp_path, capsys):
     line = next(line for line in output.splitlines() if line.startswith("  each about "))
     assert "MB and" in line and " s: " in line
     rare = next(line for line in output.splitlines() if line.startswith("  besides: "))
-    assert all(word in rare for word in ("spectra at up to 5", "ablation", "graft about", "band about"))
+    assert all(word in rare for word in ("probe_gradient", "at up to 5", "ablation", "graft about", "band about"))
     assert recorder.store.steps() == [0, 2, 4, 5]
     arrays = recorder.store.load(4, wanted_names(GROUPS, {"light"}))
     size = sum(array.nbytes for array in arrays.values())
