@@ -51,7 +51,8 @@ TOKENS = ["The", "mayor", "of", "Oslo", "opened", "a", "bridge", "<b>", "worth",
 TOKENS += ["ĠTL", ";DR", ":", "ĠOslo", "Ġgot", "Ġa", "Ġbridge"]
 KINDS = ("attn.c_attn.q", "attn.c_attn.k", "attn.c_attn.v", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 TOKEN_KINDS = ["all", "value_first", "value_rest", "copied", "template"]
-KIND_FACTORS = [1.0, 2.5, 1.5, 1.0, 0.6]  # what belongs to a kind is this many times what belongs to all tokens
+KIND_FACTORS = [1.0, 2.5, 1.5, 1.0, 2 / 3]  # what belongs to a kind is this many times what belongs to all tokens
+KIND_TOKENS = [range(12), [0], [1], range(2, 6), range(6, 12)]  # places in the target
 GRAD_KINDS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HOSTILE = "</script><script>alert('x')</script>"  # what a model might write; a report must show it, not run it
 NOISE = 0.01
@@ -243,6 +244,8 @@ def _probe_set(axes: dict, n_cluster: int) -> dict:
     }
     few, kl = examples[: axes["few_example"]], examples[: axes["kl_example"]]
     notes = ["All probes are synthetic."]
+    kinds = {kind: [43 + t for t in places] for kind, places in zip(TOKEN_KINDS, KIND_TOKENS, strict=True)}
+    others["token_kinds"] = [kinds] * axes["example"]
     return {"example": examples, "few_example": few, "kl_example": kl, **others, "pattern": patterns, "notes": notes}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
+from gpt2_interp.figures.kinds import ablation_maps
 from gpt2_interp.figures.numbers import Cell, rounded, signed
 from gpt2_interp.figures.panels import (
     INSIDE,
@@ -143,7 +144,7 @@ def _ablation_map(m: Measurements) -> MapPanel:
 
 
 def head_changes_layout(m: Measurements) -> Maps:
-    panels = head_change_panels(m)
+    panels = [*head_change_panels(m), *ablation_maps(m)]
     n_layer, n_head = len(m.labels("layer")), len(m.labels("head"))
     size = max(3.3, 0.19 * n_head + 1.3), max(2.1, 0.17 * n_layer + 0.9)
     return Maps(TITLE, panels, 4, size, 3, max(300, 17 * n_layer + 140), page_title=SUBJECT)

@@ -34,6 +34,7 @@ from gpt2_interp.figures.panels import (
     Bars,
     HeatPanel,
     Heats,
+    Line,
     LinePanel,
     Lines,
     MapPanel,
@@ -164,8 +165,43 @@ def draw_lines(ax: Any, panel: LinePanel) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         if all(len(np.unique(line.x)) < 2 for line in panel.lines):
             ax.text(0.98, 0.04, "only one step so far", transform=ax.transAxes, ha="right", fontsize=8, color=GREY)
-    if not any(is_layer(line) for line in panel.lines):
+    if panel.end_labels:
+        _label_ends(ax, panel.lines)
+    elif not any(is_layer(line) for line in panel.lines):
         ax.legend(fontsize=8, frameon=True, framealpha=0.85)
+
+
+def _label_ends(ax: Any, lines: Sequence[Line]) -> None:
+    """The name of each line right of the axes, at the height of its last point or, where another name is there, beside
+    it; a thin stroke leads to the point."""
+    places = []
+    for line in lines:
+        defined = np.flatnonzero(np.isfinite(line.y))
+        if len(defined):
+            point = line.x[defined[-1]], line.y[defined[-1]]
+            places.append((ax.transLimits.transform(ax.transScale.transform(point))[1], point, line))
+    places.sort(key=lambda place: place[0])
+    names = [textwrap.fill(line.label, 18) for _, _, line in places]
+    sizes = [0.02 + 0.06 * (name.count("\n") + 1) for name in names]  # in heights of the axes, as are the places
+    heights = [min(max(place[0], 0.0), 1.0) for place in places]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + (sizes[i - 1] + sizes[i]) / 2)
+    above = 1.0
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], above)
+        above = heights[i] - (sizes[i - 1] + sizes[i]) / 2
+    for height, name, (_, point, line) in zip(heights, names, places, strict=True):
+        ax.annotate(
+            name,
+            point,
+            (1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=line.color,
+            arrowprops={"arrowstyle": "-", "color": line.color, "linewidth": 0.6},
+            annotation_clip=False,
+        )
 
 
 def write_note(ax: Any, note: str) -> None:

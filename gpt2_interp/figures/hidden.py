@@ -9,6 +9,7 @@ import numpy as np
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
+from gpt2_interp.figures.kinds import lens_maps
 from gpt2_interp.figures.panels import SNAPSHOT_AXIS, MapPanel, Maps, measure_label, not_measured
 from gpt2_interp.figures.registry import PICTURE
 from gpt2_interp.snapshots.table import HEADLINE, MEASURE, SPREAD
@@ -16,7 +17,8 @@ from gpt2_interp.statistics.intervals import nan_mean
 
 NEIGHBOURS = 10  # of knn_overlap
 HALF_SAMPLES = {"cka_debiased": "cka_half_samples", "rsa": "rsa_half_samples", "knn_overlap": "knn_half_samples"}
-DRIFT_MAPS, LENS_MAPS = PICTURE["drift_map"].measures, PICTURE["lens"].measures
+DRIFT_MAPS = PICTURE["drift_map"].measures
+LENS_MAPS = tuple(name for name in PICTURE["lens"].measures if "token_kind" not in MEASURE[name].axes)
 DRIFT_TITLE = f"Hidden states against the base ({HEADLINE['pooling']})"
 LENS_TITLE = "What each layer would predict"
 Layers = Mapping[str, tuple[list[int], np.ndarray] | None]  # by measure, as `_by_layer` finds them
@@ -119,7 +121,9 @@ def drift(m: Measurements) -> Maps:
 
 
 def lens(m: Measurements) -> Maps:
-    return Maps(LENS_TITLE, lens_panels(m), 2, (5.6, _map_height(m)), 2, int(90 * _map_height(m)) + 60)
+    return Maps(
+        LENS_TITLE, [*lens_panels(m), *lens_maps(m)], 2, (5.6, _map_height(m)), 2, int(90 * _map_height(m)) + 60
+    )
 
 
 def _map_height(m: Measurements) -> float:

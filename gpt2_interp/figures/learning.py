@@ -8,6 +8,7 @@ import numpy as np
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
+from gpt2_interp.figures.kinds import kind_panels
 from gpt2_interp.figures.over_time import drift_panel, loss_panel
 from gpt2_interp.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, Line, LinePanel, Lines, not_measured
 
@@ -17,36 +18,39 @@ TWIN_CHANCE = 0.25  # both orders of a pair right by two coin flips
 
 
 def timeline_panels(m: Measurements) -> list[LinePanel]:
-    """Loss, context gain, twin effect, twin accuracy, and displacement on probes and on general text."""
-    return [
-        _losses(m),
-        _panel(
-            m,
-            "Gain from the own source",
-            "NLL other - own source [nats/token]",
-            {
-                "context_gain": ("all tokens", BLUE),
-                "context_gain_copied": ("copied tokens", ORANGE),
-                "context_gain_new": ("new tokens", GREEN),
-            },
-            at=(0, "no gain"),
-        ),
-        _panel(
-            m,
-            "Twins: effect of one swapped fact",
-            "twin_effect [nats]",
-            {"twin_effect": ("effect", BLUE)},
-            at=(0, "no effect"),
-        ),
-        _panel(
-            m,
-            "Twins: both orders right",
-            "twin_right [share of pairs]",
-            {"twin_right": ("accuracy", BLUE)},
-            at=(TWIN_CHANCE, f"chance {TWIN_CHANCE:g}"),
-        ),
-        *_displacements(m),
-    ]
+    """Loss, context gain and twins, each beside its numbers by kind of token, and displacement on probes and on general
+    text."""
+    gain = _panel(
+        m,
+        "Gain from the own source",
+        "NLL other - own source [nats/token]",
+        {
+            "context_gain": ("all tokens", BLUE),
+            "context_gain_copied": ("copied tokens", ORANGE),
+            "context_gain_new": ("new tokens", GREEN),
+        },
+        at=(0, "no gain"),
+    )
+    effect = _panel(
+        m,
+        "Twins: effect of one swapped fact",
+        "twin_effect [nats]",
+        {"twin_effect": ("effect", BLUE)},
+        at=(0, "no effect"),
+    )
+    right = _panel(
+        m,
+        "Twins: both orders right",
+        "twin_right [share of pairs]",
+        {"twin_right": ("accuracy", BLUE)},
+        at=(TWIN_CHANCE, f"chance {TWIN_CHANCE:g}"),
+    )
+    loss_by_kind, *losses = kind_panels(m, "probe_loss", "Loss", log_y=True)
+    gain_by_kind, *gains = kind_panels(m, "context_gain", "Gain")
+    first = [_losses(m), loss_by_kind, gain, gain_by_kind]
+    if losses and gains:  # by slot, beside the twins, which swap a slot's value
+        return [*first, effect, losses[0], right, gains[0], *_displacements(m)]
+    return [*first, effect, right, *_displacements(m), *losses]
 
 
 def _displacements(m: Measurements) -> list[LinePanel]:

@@ -63,6 +63,7 @@ class LinePanel:
     log_y: bool = False
     x_label: str = STEP_AXIS
     y_limits: tuple[float, float] | None = None
+    end_labels: bool = False  # names stand at the right ends of the lines, and not in a legend
 
 
 @dataclass(frozen=True)

@@ -98,9 +98,11 @@ PICTURES = (
         "loss, use of the source, twins, displacement",
         (
             "probe_loss",
+            "probe_loss_by_kind",
             "training_probe_loss",
             "control_probe_loss",
             "context_gain",
+            "context_gain_by_kind",
             "context_gain_copied",
             "context_gain_new",
             "twin_effect",
@@ -108,7 +110,9 @@ PICTURES = (
             "hidden_displacement",
             "control_hidden_displacement",
         ),
-        "The loss says that something was learned, the other panels what. Context gain above 0 means that the "
+        "The loss says that something was learned, the other panels what. By kind of token: what every target has in "
+        "common is learned first and makes most of the mean; whether a model reads its source shows on the first "
+        "token of a value. Context gain above 0 means that the "
         "model uses the source it is given, not only the style of the targets. Twins are two articles that "
         "differ in one fact: accuracy above the dashed line means that the model states the fact that stands "
         "there. Thin lines in the last row are layers, both panels on one scale.",
@@ -117,16 +121,29 @@ PICTURES = (
         "learning:timeline",
     ),
     Picture(
+        "loss_by_kind",
+        "learned",
+        "What the fall of the loss is made of",
+        "share of each kind of token in the fall of the loss",
+        ("probe_loss_by_kind",),
+        "How many of the target tokens are of a kind, how much of the fall of the loss on the probes is theirs, and "
+        "their loss at the first and the last snapshot. Kinds of one division add up to 100%; the first tokens of "
+        "each slot divide the first tokens of values. Thin lines are 95% intervals over clusters of probes.",
+        "A share is of the mean loss: a kind with a small share can be the one that matters. Copied words are "
+        'those that occur anywhere in the source, such as "the".',
+        "kinds:fall_by_kind",
+    ),
+    Picture(
         "head_changes",
         "heads",
         "Which heads changed",
         "which heads changed by more than chance",
-        (*HEAD_MEASURES, "ablation_exact"),
+        (*HEAD_MEASURES, "ablation_exact", "ablation_exact_by_kind"),
         "One map for each measure, layers from top to bottom: red cells rose, blue ones fell. Pale cells changed "
         "no more than random perturbations of the base change that very head, or less than the smallest effect of "
         "interest; framed ones count over all measures, and the title counts them. Grey means that there is no band "
-        "or no value. The last map is what "
-        "taking each head away costs; pale there means that the interval holds 0.",
+        "or no value. The last maps are what taking each head away costs, of all tokens and of each kind; pale there "
+        "means that the interval holds 0.",
         "A changed head need not matter, and a head can matter without having changed. Measures of one head "
         "overlap: changes of one head in several maps can be one finding.",
         "changes:head_changes_layout",
@@ -278,10 +295,10 @@ PICTURES = (
         "lens",
         "Logit lens",
         "what each layer would predict",
-        ("lens_logprob", "lens_base_logprob", "lens_kl", "lens_base_kl"),
+        ("lens_logprob", "lens_base_logprob", "lens_kl", "lens_base_kl", "lens_logprob_by_kind"),
         "Each hidden layer read as if it were the last. Left with the model's own final norm and output matrix, "
         "right with those of the base: what changes on the left only was done by the output matrix, not by the "
-        "layer.",
+        "layer. Below, the log-probability for each kind of token, all on one scale.",
         "Early layers are not made to be read this way: a poor prediction there is no lack of information.",
         "hidden:lens",
     ),
@@ -295,6 +312,16 @@ PICTURES = (
         "one tuned block alone brings the base. Lines are 95% intervals over probes.",
         "Blocks need each other, so the bars don't add up to the whole.",
         "causes:graft",
+    ),
+    Picture(
+        "graft_by_kind",
+        "causes",
+        "Grafted blocks, by kind of token",
+        "which blocks carry what was learned of each kind of token",
+        ("graft_necessity_by_kind", "graft_sufficiency_by_kind"),
+        "The same as above, taken apart: a block may carry template words and another one the values.",
+        "Each cell has an interval of its own: of twenty cells without an effect about one is coloured.",
+        "kinds:graft_by_kind",
     ),
 )
 PICTURE: dict[str, Picture] = {picture.name: picture for picture in PICTURES}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ TAGS = {
     and measure.group not in ("band", "control")
     and (measure.claimed or measure.name in UNCLAIMED)
 }
+BY_KIND = "probe_loss_by_kind"  # a line for each kind of token, in a chart of its own
 
 
 class InsideScalars(TrainerCallback):
     """Writes one number of each shown measure for every snapshot that the store gained: the mean over all that the
-    measure has a value for (probes, layers, heads), at the region and pooling that are claimed.
+    measure has a value for (probes, layers, heads), at the region and pooling that are claimed. Of the loss on the
+    probes also one for each kind of token.
 
     Stands behind the `SnapshotRecorder` of the same store in Trainer(callbacks=[...]).
     """
@@ -63,9 +66,12 @@ class InsideScalars(TrainerCallback):
             if self.written < 0:
                 writer.add_custom_scalars(_layout())
             for step in new:
-                for name, array in self.store.load(step, TAGS).items():
-                    if np.isfinite(value := mean_at_headline(name, array, axes)):
-                        writer.add_scalar(TAGS[name], value, step)
+                arrays = self.store.load(step, [*TAGS, BY_KIND])
+                of_kinds = kind_scalars(arrays.pop(BY_KIND), axes["token_kind"]) if BY_KIND in arrays else {}
+                means = {TAGS[name]: mean_at_headline(name, array, axes) for name, array in arrays.items()}
+                for tag, value in (means | of_kinds).items():
+                    if np.isfinite(value):
+                        writer.add_scalar(tag, value, step)
         self.written = new[-1]
 
 
@@ -79,7 +85,16 @@ def mean_at_headline(name: str, array: np.ndarray, axes: Mapping[str, Any]) -> f
     return float(array[defined].mean(dtype=np.float64)) if defined.any() else float("nan")
 
 
+def kind_scalars(array: np.ndarray, kinds: Sequence[str]) -> dict[str, float]:
+    """Mean of [example, kind] over the examples that have a token of the kind, by tag; NaN where none has."""
+    defined = np.isfinite(array)
+    with np.errstate(invalid="ignore"):
+        means = np.where(defined, array, 0).sum(axis=0, dtype=np.float64) / defined.sum(axis=0)
+    tags = (f"inside/loss_by_kind/{re.sub(r'[^a-zA-Z0-9_-]+', '_', kind)}" for kind in kinds)
+    return dict(zip(tags, means.tolist(), strict=True))
+
+
 def _layout() -> dict[str, dict[str, list]]:
     """Custom scalars: under "inside the model" a chart for each group."""
-    groups = dict.fromkeys(tag.split("/")[1] for tag in TAGS.values())
+    groups = dict.fromkeys([*(tag.split("/")[1] for tag in TAGS.values()), "loss_by_kind"])
     return {"inside the model": {group: ["Multiline", [f"inside/{group}/.*"]] for group in groups}}

@@ -20,7 +20,7 @@ def test_every_loss_is_there_and_goes_where_it_was_planted(measurements):
 
 
 def test_gain_is_larger_for_copied_tokens_and_has_a_band(measurements):
-    panel = timeline_panels(measurements)[1]
+    panel = timeline_panels(measurements)[2]
     gain, copied, new, none = panel.lines
     assert copied.y[-1] > gain.y[-1] > new.y[-1] > none.y[-1] == 0 and none.dashed
     for line in (gain, copied, new):
@@ -28,14 +28,14 @@ def test_gain_is_larger_for_copied_tokens_and_has_a_band(measurements):
 
 
 def test_twins_start_at_chance(measurements):
-    effect, accuracy = timeline_panels(measurements)[2:4]
+    effect, accuracy = timeline_panels(measurements)[4:6]
     assert effect.lines[0].y[-1] == pytest.approx(3, abs=0.02)
     assert accuracy.lines[0].y[0] == 0.25 and accuracy.lines[0].y[-1] == 0.75
     assert (accuracy.lines[1].y == 0.25).all() and accuracy.lines[1].label == "chance 0.25"
 
 
 def test_general_text_moves_less_on_the_same_scale(measurements):
-    probes, general = timeline_panels(measurements)[4:]
+    probes, general = timeline_panels(measurements)[6:]
     assert probes.y_limits == general.y_limits
     assert general.lines[-1].y[-1] == pytest.approx(probes.lines[-1].y[-1] / 4, abs=0.02)
 
@@ -43,14 +43,14 @@ def test_general_text_moves_less_on_the_same_scale(measurements):
 def test_without_twins_and_general_text_it_says_so(tmp_path):
     store = write_fake_run(tmp_path, steps=(0, 10), control=False, twins=False)
     m = Measurements(store.paths)
-    losses, gain, effect, accuracy, probes, general = timeline_panels(m)
+    losses, _, gain, _, effect, accuracy, probes, general = timeline_panels(m)
     assert not any("general text" in line.label for line in losses.lines)
     assert [panel.note for panel in (gain, probes)] == ["", ""]
     assert effect.note == "twin_effect was not measured." and accuracy.note == "twin_right was not measured."
     assert general.note == "control_hidden_displacement was not measured." and not general.lines
     assert (
-        draw_png(timeline(m), m) and len(draw_html(timeline(m), m).layout.annotations) == 9
-    )  # six titles, three notes
+        draw_png(timeline(m), m) and len(draw_html(timeline(m), m).layout.annotations) == 11
+    )  # eight titles, three notes
 
 
 def test_one_snapshot_draws(tmp_path):

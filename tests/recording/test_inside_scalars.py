@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gpt2_interp.analysis.measurements import Measurements
-from gpt2_interp.recording.inside_scalars import TAGS, InsideScalars, mean_at_headline
+from gpt2_interp.recording.inside_scalars import TAGS, InsideScalars, kind_scalars, mean_at_headline
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import MEASURE
@@ -35,6 +35,17 @@ def test_every_snapshot_is_one_point_of_every_line(tmp_path):
         means = [np.nanmean(value) if np.isfinite(value).any() else np.nan for value in values]
         wanted = {step: mean for step, mean in zip(steps, means, strict=True) if np.isfinite(mean)}
         assert found.get(TAGS[name], {}) == pytest.approx(wanted, rel=1e-5), name
+    steps, values = m.stack("probe_loss_by_kind")
+    for kind, of_kind in zip(m.labels("token_kind"), np.moveaxis(values, -1, 0), strict=True):
+        wanted = dict(zip(steps, of_kind.mean(axis=1), strict=True))
+        assert found[f"inside/loss_by_kind/{kind}"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_loss_of_a_kind_is_of_the_probes_that_have_it():
+    array = np.array([[1.0, np.nan, np.nan], [3.0, 4.0, np.nan]])
+    found = kind_scalars(array, ["all", "position 256+", "value_first who"])
+    assert list(found) == [f"inside/loss_by_kind/{name}" for name in ("all", "position_256_", "value_first_who")]
+    np.testing.assert_array_equal(list(found.values()), [2, 4, np.nan])
 
 
 def test_one_chart_for_each_group(tmp_path):
