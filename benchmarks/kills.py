@@ -8,7 +8,7 @@ The stages are those of run_experiment.sh: training (with snapshots and scores),
 format, to save time, and the reports); each is a process. SIGKILL, SIGTERM or SIGINT comes at a random time, or before
 the n-th file that the stage opens for writing, renames or removes. After each one the stage is started again (training
 with --resume), until the experiment is whole. Then its files are compared with those of an experiment that nothing
-disturbed: every byte, but for times (TIMES and _timeless in tests/runs.py name where they stand) and TensorBoard's
+disturbed: every byte, but for times (TIMES and timeless in tests/runs.py name where they stand) and TensorBoard's
 files, whose records are compared. Exits with 1 if anything differs or ends in another way.
 """
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from gpt2_interp.errors import InputError, first_line
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write under a temporary name in the same folder, flush to disk, rename.
@@ -46,6 +48,42 @@ def _is_running(process: int) -> bool:
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON (no NaN, which JSON does not have) atomically."""
     write_atomically(path, (json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises InputError, with the file's name, if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
+        raise InputError(f"{path} can't be read ({first_line(error)}).") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object.")
+    return value
+
+
+def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return (the JSON objects of a file's lines, a sentence about each line that is none).
+
+    A last line without its end, which is still being written or was cut off, is left out like a damaged one. Raises
+    InputError, with the file's name, if it can't be read.
+    """
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({first_line(error)}).") from None
+    objects, damaged = [], [] if lines or rest else [f"{path} is empty."]
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            objects.append(value)
+        else:
+            damaged.append(f"{path}, line {number}, is damaged and left out.")
+    if rest:
+        damaged.append(f"{path}, line {len(lines) + 1}, has no end and is left out.")
+    return objects, damaged
 
 
 def finite(value: Any) -> Any:

@@ -62,7 +62,8 @@ class Run:
     def start(self, *flags: str, fault: Callable[[], None] | None = None, script: str = TRAINING):
         """A process of this run. fault: called in it before the script (breaks something)."""
         self._reader, writer = FORKS.Pipe(duplex=False)  # not a file: its size could be limited, its disk full
-        mine = self.flags if script == TRAINING else [f for f in self.flags if f.startswith(("--root=", "--run_name="))]
+        names = [f for f in self.flags if f.startswith(("--root=", "--run_name="))]
+        mine = {TRAINING: self.flags, "generate_text": []}.get(script, names)
         process = FORKS.Process(target=_main, args=(script, [*mine, *flags], writer, fault))
         process.start()
         writer.close()
@@ -148,7 +149,7 @@ def whole_outcome(paths: RunPaths) -> dict[str, Any]:
     """The content of every file of a whole experiment, pictures and reports too, without times: {path: content}."""
     found = {str(path.relative_to(paths.root)): path for path in paths.root.rglob("*") if path.is_file()}
     del found[f"checkpoints/.{paths.run_name}.lock"]  # the last process's number
-    contents = {name: _timeless(path) for name, path in found.items() if "tfevents" not in path.name}
+    contents = {name: timeless(path) for name, path in found.items() if "tfevents" not in path.name}
     return contents | {f"logs: {tag}": values for tag, values in tensorboard(paths).items()}
 
 
@@ -156,7 +157,7 @@ def whole_outcome(paths: RunPaths) -> dict[str, Any]:
 TIMES = {*TIMING, "written", "seconds", "seconds_by_group", "created", "trainer_state.json"}
 
 
-def _timeless(path: Path) -> Any:
+def timeless(path: Path) -> Any:
     """The content of one file, and not when or how fast it was made."""
     data = path.read_bytes()
     if path.suffix in (".json", ".jsonl"):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpt2_interp.errors import InputError
+from gpt2_interp.files import read_json
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import HEADLINE, MEASURE, Measure
@@ -235,18 +235,19 @@ class Measurements:
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
-        """The lines of training_log.jsonl."""
-        return self.store.read_log()
+        """The lines of training_log.jsonl; none where it is missing or damaged, which a warning says."""
+        return _or_warning(self.store.log_file, self.store.read_log, [])
 
     @cached_property
     def probe_set(self) -> dict[str, Any]:
-        """probe_set.json; {} where it is missing or damaged."""
-        return _read_json(self.store.probe_file)
+        """probe_set.json; {} where it is missing or damaged, which a warning says."""
+        return _or_warning(self.store.probe_file, self.store.probe_set, {})
 
     @cached_property
     def tokens(self) -> dict[int, str]:
-        """Text of the token ids of the probes, from tokens.json; {} where the run has none."""
-        return self.store.tokens()
+        """Text of the token ids of the probes, from tokens.json; {} where it is missing or damaged, which a warning
+        says."""
+        return _or_warning(self.paths.metrics / "tokens.json", self.store.tokens, {})
 
     @property
     def claims_file(self) -> Path:
@@ -258,7 +259,8 @@ class Measurements:
 
         {} where it was not written, or where a version with other rules wrote it: visualize_metrics.py writes it anew.
         """
-        found = _read_json(self.claims_file)
+        path = self.claims_file
+        found = _or_warning(path, partial(read_json, path), {}) if path.exists() else {}
         return found if found.get("schema_version") == CLAIMS_VERSION else {}
 
     # ---- means with their uncertainty ----
@@ -270,15 +272,15 @@ class Measurements:
         return np.array(steps), mean, low, high, band
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _or_warning(path: Path, read: Callable[[], Any], nothing: Any) -> Any:
+    """Return what a file holds; where it is missing or damaged warn, and return `nothing`."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        warnings.warn(f"{path} is not readable JSON and is left out", stacklevel=3)
-        return {}
-    return value if isinstance(value, dict) else {}
+        if path.exists():
+            return read()
+        warnings.warn(f"{path} is missing", stacklevel=3)
+    except InputError as error:
+        warnings.warn(f"left out: {error}", stacklevel=3)
+    return nothing
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2_interp.errors import InputError
+from gpt2_interp.files import read_json, read_json_lines
 from gpt2_interp.run_paths import RunPaths
 
 SYSTEMS = {
@@ -34,33 +36,31 @@ def with_names_of_today(metrics: dict[str, Any]) -> dict[str, Any]:
 def read_scores(paths: RunPaths) -> tuple[dict[str, Any], str]:
     """metrics.json as far as it is understood, and a sentence if there is nothing."""
     path = paths.model_outputs / "metrics.json"
-    if not path.is_file():
+    if not path.exists():
         return {}, "No scores yet: model_outputs/<run>/metrics.json is written when training ends."
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        metrics = read_json(path)
+    except InputError:
         return {}, f"{path.name} is not readable JSON."
-    if not isinstance(metrics, dict) or not any(isinstance(metrics.get(system), dict) for system in SYSTEMS):
+    if not any(isinstance(metrics.get(system), dict) for system in SYSTEMS):
         return {}, f"{path.name} holds no scores that this report knows."
     return with_names_of_today(metrics), ""
 
 
 def read_rows(path: Path, most: int | None = None) -> list[dict[str, Any]]:
-    """The first lines that are whole JSON objects; a line that is being written is left out."""
-    if not path.is_file():
+    """The first lines that are whole JSON objects. Others are left out, and named in a warning, and so is the file
+    where a finished run lacks it."""
+    if not path.exists():
+        if (path.parent / "metrics.json").exists():
+            warnings.warn(f"{path} is missing", stacklevel=2)
         return []
-    rows = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-            if most is not None and len(rows) == most:
-                break
-    return rows
+    try:
+        rows, notes = read_json_lines(path)
+    except InputError as error:
+        rows, notes = [], [str(error)]
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return rows[:most]
 
 
 def spread_samples(rows: list[dict[str, Any]], most_steps: int = 4, most_ids: int = 2) -> list[dict[str, Any]]:

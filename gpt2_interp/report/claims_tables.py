@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
 from gpt2_interp.analysis.claim_words import COUNTED_WORDS, unit_plural
 from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.errors import InputError
 from gpt2_interp.figures.numbers import Cell, rounded, signed
 from gpt2_interp.snapshots.table import MEASURE
 
@@ -195,7 +197,10 @@ def _excludes_zero(low: float | None, high: float | None) -> bool:
 
 def costs_section(m: Measurements) -> dict[str, Any]:
     """Seconds of each group of measures over all snapshots, from their manifests, and bytes on disk."""
-    manifests = [m.store.manifest(step) for step in m.steps]
+    manifests = []
+    for step in m.steps:
+        with suppress(InputError):  # a damaged one: the claims' notes name it
+            manifests.append(m.store.manifest(step))
     groups: dict[str, list[float]] = {}
     for manifest in manifests:
         for group, seconds in (manifest.get("seconds_by_group") or {}).items():

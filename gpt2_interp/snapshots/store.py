@@ -23,11 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_save
 
 from gpt2_interp.errors import InputError
-from gpt2_interp.files import finite, write_atomically, write_json
+from gpt2_interp.files import finite, read_json, read_json_lines, write_atomically, write_json
 from gpt2_interp.run_paths import RunPaths, measured_runs
 from gpt2_interp.snapshots.table import MEASURE, Measure, axis_size
 
 SCHEMA_VERSION = 2
+ENTRY = {"file", "bytes", "sha256", "arrays"}  # what a manifest says of a file
 
 
 class SnapshotStore:
@@ -67,16 +68,15 @@ class SnapshotStore:
                 f"run {self.paths.run_name!r} has no measurements under {self.paths.metrics.parent}/: train it first "
                 f"with gpt2_summarization.py, or give --run_name one of these: {known}."
             )
-        try:
-            info = json.loads(self.run_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{self.run_file} is not readable JSON ({error}); run the training again.") from None
+        info = read_json(self.run_file)
         if info.get("schema_version") != SCHEMA_VERSION:
             raise InputError(
                 f"{self.run_file} has schema version {info.get('schema_version')}, this program reads "
                 f"{SCHEMA_VERSION}: run it again with gpt2_summarization.py --overwrite, or draw it with the version "
                 f"of this project that wrote it."
             )
+        if not isinstance(info.get("axes"), dict):
+            raise InputError(f"{self.run_file} is damaged (it names no axes): run the training again.")
         return info
 
     # ---- snapshots ----
@@ -209,14 +209,16 @@ class SnapshotStore:
         write_json(self.paths.metrics / "tokens.json", texts)
 
     def tokens(self) -> dict[int, str]:
-        """Return what `write_tokens` stored; {} if nothing was."""
+        """Return what `write_tokens` stored; {} if nothing was. Raises InputError if it is damaged."""
         path = self.paths.metrics / "tokens.json"
-        return (
-            {int(i): text for i, text in json.loads(path.read_text(encoding="utf-8")).items()} if path.is_file() else {}
-        )
+        try:
+            return {int(i): text for i, text in read_json(path).items()} if path.exists() else {}
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}).") from None
 
     def probe_set(self) -> dict[str, Any]:
-        return json.loads(self.probe_file.read_text(encoding="utf-8"))
+        """probe_set.json. Raises InputError if it can't be read."""
+        return read_json(self.probe_file)
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Append one line, {"step": ..., scalars}, to training_log.jsonl."""
@@ -225,11 +227,16 @@ class SnapshotStore:
             file.write(json.dumps(finite(record), allow_nan=False) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """All complete lines of the training log; a last line that is still being written is left out."""
-        if not self.log_file.is_file():
+        """All complete lines of the training log. Others are left out, and named in a warning."""
+        if not self.log_file.exists():
             return []
-        lines = self.log_file.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines if line]
+        lines, notes = read_json_lines(self.log_file)
+        kept = [line for line in lines if isinstance(line.get("step"), int)]
+        if len(kept) < len(lines):
+            notes.append(f"{self.log_file}: {len(lines) - len(kept)} lines without a step are left out.")
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        return kept
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -253,10 +260,13 @@ def description(run: str, step: int | None, arrays: Mapping[str, Mapping[str, An
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}).") from None
+    """The manifest of a snapshot or of the reference. Raises InputError if it can't be read, or lacks an entry."""
+    manifest = read_json(path)
+    entries = manifest.get("files", {"reference": manifest})
+    whole = isinstance(entries, dict) and all(isinstance(e, dict) and e.keys() >= ENTRY for e in entries.values())
+    if not whole:
+        raise InputError(f"{path} is damaged (it does not say which arrays there are).")
+    return manifest
 
 
 def _read_arrays(path: Path, sha256: str, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -247,5 +247,5 @@ def test_another_schema_says_why_not(store):
     with pytest.raises(InputError, match="schema version 99"):
         store.run_info()
     store.run_file.write_text("{")
-    with pytest.raises(InputError, match="not readable JSON"):
+    with pytest.raises(InputError, match="run.json can.t be read"):
         store.run_info()
