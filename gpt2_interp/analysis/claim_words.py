@@ -12,7 +12,7 @@ from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, Measure
 from gpt2_interp.statistics.simultaneous import CONFIDENCE, FEWEST_SEEDS, FEWEST_TO_TEST
 
 if TYPE_CHECKING:
-    from gpt2_interp.analysis.claims import Tested
+    from gpt2_interp.analysis.claims import Judged
     from gpt2_interp.analysis.measurements import Series
     from gpt2_interp.analysis.restorations import Restoration
 
@@ -118,7 +118,7 @@ def why_nothing(entry: Mapping[str, Any]) -> str | None:
     )
 
 
-def missing_tests(one: Tested, restored: Restoration | None, against: Comparisons) -> list[str]:
+def missing_tests(one: Judged, restored: Restoration | None, against: Comparisons) -> list[str]:
     """Return a sentence for each comparison that can't be made, which names the number that is missing."""
     found = []
     if one.draws is None:

@@ -44,8 +44,8 @@ def claims(m: Measurements) -> dict[str, Any]:
     series = m.series([measure.name for measure in CLAIMED], notes=notes)
     against = comparisons(m, notes)
     why = {measure.name: why_unmeasured(measure, series.get(measure.name), m.steps) for measure in CLAIMED}
-    tested = {name: Tested(one, against) for name, one in series.items() if why[name] is None}
-    counted = _counted(tested)
+    tested = {name: Judged(one, against) for name, one in series.items() if why[name] is None}
+    counted = counted_changes(tested)
     measures, changes = {}, []
     for measure in CLAIMED:
         if measure.name not in tested:
@@ -95,7 +95,7 @@ def current_claims(m: Measurements) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Judged:
     """One measure at the last snapshot: its change and what the comparisons say of it, arrays [unit]."""
 
     series: Series
@@ -209,7 +209,7 @@ def is_larger_than_general(task: Intervals, general: Intervals) -> np.ndarray:
     return near > np.maximum(np.abs(general.low), np.abs(general.high))
 
 
-def _counted(tested: Mapping[str, Tested]) -> dict[str, np.ndarray]:
+def counted_changes(tested: Mapping[str, Judged]) -> dict[str, np.ndarray]:
     """Return [unit] bool by measure: what may be counted over measures.
 
     It is beyond noise with one error rate over all measures, against zero (but for what can't be negative) and against
@@ -244,7 +244,7 @@ def _units(measure: Measure, m: Measurements) -> list[dict[str, str]]:
 
 
 def _entry(
-    one: Tested,
+    one: Judged,
     i: int,
     unit: dict[str, str],
     counted: bool,
@@ -294,7 +294,7 @@ def _at(found: np.ndarray | None, i: int, applies: bool | np.bool_) -> bool | No
     return None if found is None else bool(found[i] and applies)
 
 
-def _general(one: Tested, i: int) -> bool | None:
+def _general(one: Judged, i: int) -> bool | None:
     if one.general is None or not np.isfinite(one.general.p[i]):
         return None
     return bool(is_larger_than_general(one.last, one.general)[i])
@@ -314,7 +314,7 @@ def _head_matters(ablation: tuple[np.ndarray, Intervals, Intervals] | None, i: i
 
 
 def _summary(
-    one: Tested, entries: list[dict[str, Any]], restored: Restoration | None, against: Comparisons
+    one: Judged, entries: list[dict[str, Any]], restored: Restoration | None, against: Comparisons
 ) -> dict[str, Any]:
     """The entry of a measure in "measures"."""
     values, last = one.series.values, one.last
@@ -354,7 +354,7 @@ def _unmeasured(measure: Measure, series: Series | None, why: str | None) -> dic
     }
 
 
-def _notes(tested: Mapping[str, Tested]) -> dict[str, None]:
+def _notes(tested: Mapping[str, Judged]) -> dict[str, None]:
     found: dict[str, None] = {}
     signless = [name for name, one in tested.items() if one.measure.never_negative]
     if signless:
