@@ -114,8 +114,9 @@ PICTURES = (
         "common is learned first and makes most of the mean; whether a model reads its source shows on the first "
         "token of a value. Context gain above 0 means that the "
         "model uses the source it is given, not only the style of the targets. Twins are two articles that "
-        "differ in one fact: accuracy above the dashed line means that the model states the fact that stands "
-        "there. Thin lines in the last row are layers, both panels on one scale.",
+        "differ in one fact: accuracy above the dashed line means that the model prefers the first differing token of "
+        "the fact that stands there. To write the whole value is harder: see facts stated. Thin lines "
+        "in the last row are layers, both panels on one scale.",
         "A band is the uncertainty of a level over these probes, not of the change since step 0, and not over "
         "seeds. Rows trained on can be memorized: compare them with the probes. General text moves too.",
         "learning:timeline",
