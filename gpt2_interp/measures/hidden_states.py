@@ -10,9 +10,11 @@ half-samples alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from gpt2_interp.measures.similarities import centred, cka_of_grams, cosines, shared_neighbours, spearman
+from gpt2_interp.measures.similarities import centred, cka_of_grams, cka_within, cosines, shared_neighbours, spearman
 from gpt2_interp.snapshots.table import POOLINGS, REFERENCES, SPREAD
 
 MINIMUM_PROBES = 4  # the debiased HSIC divides by n (n - 3)
@@ -24,13 +26,17 @@ _STACK_SIZE = 2**18  # similarities worked on at once; more would not stay in th
 
 
 def hidden_measures(
-    X_t: np.ndarray, X_0: np.ndarray, X_prev: np.ndarray | None = None, half_samples: bool = True
+    X_t: np.ndarray,
+    X_0: np.ndarray,
+    X_prev: np.ndarray | None = None,
+    half_samples: bool = True,
+    clusters: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute every row of the measure table's HIDDEN but hidden_pooled, by name, with the table's axes, float32.
 
     X_t, X_0, X_prev: [example, pooling, hidden_layer, d_model] of this snapshot, the base and the previous snapshot;
     without X_prev what is compared with it is NaN. half_samples: whether to compute the spread over half-samples, which
-    takes most of the time.
+    takes most of the time. clusters: [example] names; without them what is compared within clusters is NaN.
     """
     assert X_t.shape == X_0.shape and X_t.shape[1] == len(POOLINGS)
     moved, spread = _moved_and_spread(X_t, X_0)
@@ -49,6 +55,7 @@ def hidden_measures(
         "displacement": _total_displacement(moved, spread),
         **{name: np.array([[layer[name] for layer in pooling] for pooling in each]) for name in each[0][0]},
         **{name: np.array([layer[name] for layer in halves]) for name in halves[0]},
+        "cka_within_clusters": _within_clusters(X_t, X_0, clusters),
     }
     return {name: values.astype(np.float32) for name, values in result.items()}
 
@@ -72,6 +79,18 @@ def _layer_measures(*states: np.ndarray) -> dict[str, object]:
     result["cka_debiased"] = _cka_to_references(grams)
     scaled = [_scaled(x, states[1]) for x in states]
     result["cka_scaled"] = _cka_to_references([x @ x.T for x in scaled])
+    return result
+
+
+def _within_clusters(X_t: np.ndarray, X_0: np.ndarray, clusters: Sequence[str] | None) -> np.ndarray:
+    """CKA within clusters to the base, [pooling, hidden_layer]; X: [example, pooling, hidden_layer, d_model]."""
+    result = np.full(X_t.shape[1:3], np.nan)
+    for index in np.ndindex(result.shape) if clusters is not None else ():
+        states = X_t[(slice(None), *index)], X_0[(slice(None), *index)]
+        present = _is_present(*states)
+        if present.any():
+            K, L = (_gram(x[present].astype(np.float64)) for x in states)
+            result[index] = cka_within(K, L, np.array(clusters)[present].tolist(), MINIMUM_PROBES)
     return result
 
 

@@ -5,6 +5,8 @@ K, L: [..., n, n] Gram matrices of the same n examples, of a whole sample or of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 N_NEIGHBOURS = 10
@@ -21,6 +23,22 @@ def cka_of_grams(K: np.ndarray, L: np.ndarray) -> np.ndarray:
     kk, ll = _hsic1(K, K), _hsic1(L, L)
     defined = (kk > 0) & (ll > 0)
     return _hsic1(K, L) / np.sqrt(np.where(defined, kk * ll, np.nan))
+
+
+def cka_within(K: np.ndarray, L: np.ndarray, clusters: Sequence[str], fewest: int = 4) -> float:
+    """CKA of examples compared within their cluster alone: each HSIC1 is summed over the clusters of `fewest` examples
+    or more, then the ratio is taken. What the clusters themselves have in common can't make it high.
+
+    K, L: [n, n] Gram matrices; clusters: [n] names. NaN where no cluster is large enough, or a sum is not above 0.
+    """
+    sums = np.zeros(3)  # HSIC1 of K and L, of K alone, of L alone
+    names = np.array(clusters)
+    for name, count in zip(*np.unique(names, return_counts=True), strict=True):
+        if count >= fewest:
+            rows = np.flatnonzero(names == name)
+            k, l_ = K[np.ix_(rows, rows)], L[np.ix_(rows, rows)]
+            sums += [hsic1(k, l_), hsic1(k, k), hsic1(l_, l_)]
+    return float(sums[0] / np.sqrt(sums[1] * sums[2])) if (sums[1:] > 0).all() else np.nan
 
 
 def cosines(K: np.ndarray) -> np.ndarray:

@@ -180,7 +180,8 @@ def _hidden(s: Capture, pooled: np.ndarray) -> Arrays:
         if s.wanted & GEOMETRY == {"hidden_displacement"}:  # as in a band, where the rest would take minutes
             return arrays | {"hidden_displacement": displacement_per_example(pooled, X_0)}
         half_samples = any(name.endswith("_half_samples") for name in s.wanted)
-        arrays |= hidden_measures(pooled, X_0, s.previous, half_samples)
+        clusters = [example.cluster for example in s.probe_set.examples]
+        arrays |= hidden_measures(pooled, X_0, s.previous, half_samples, clusters)
     return arrays
 
 

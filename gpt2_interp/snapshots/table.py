@@ -337,6 +337,18 @@ HIDDEN = (
         limits=(0, 1),
     ),
     _hidden(
+        "cka_within_clusters",
+        ("pooling", "hidden_layer"),
+        "<= 1",
+        "Whether the probes of each cluster still lie to each other as they did in the base: what lies between the "
+        "clusters, which any model tells apart, does not count.",
+        "sum_c HSIC1(K_c, L_c) / sqrt(sum_c HSIC1(K_c, K_c) sum_c HSIC1(L_c, L_c)), clusters c of 4 probes or more; "
+        "K_c, L_c: the rows and columns of cka_debiased's K and L that belong to c",
+        caution="NaN where no cluster has 4 probes, as where each probe is its own cluster.",
+        title="CKA within clusters",
+        limits=(0, 1),
+    ),
+    _hidden(
         "cka_scaled",
         ("pooling", "hidden_layer", "reference"),
         "<= 1",

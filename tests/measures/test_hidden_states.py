@@ -1,3 +1,5 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
@@ -43,6 +45,45 @@ def test_cka_ignores_rotation_scale_and_shift_but_not_noise():
     unrelated = [cka_of_grams(grams[0], gram) for gram in grams[1:]]
     assert abs(np.mean(unrelated)) < 0.05  # the plain CKA would say about .9 with 500 dimensions on 60 examples
     assert min(unrelated) < 0
+
+
+def slow_hsic1(K, L):
+    """The mean over all tuples of four different examples of K_ij (L_ij + L_kl - 2 L_ik), the U-statistic itself."""
+    values = [K[i, j] * (L[i, j] + L[k, m] - 2 * L[i, k]) for i, j, k, m in permutations(range(len(K)), 4)]
+    return np.mean(values)
+
+
+def within_clusters(X_t, X_0, clusters):
+    """[hidden_layer] at the first pooling"""
+    states = [np.repeat(X[:, None], len(POOLINGS), axis=1) for X in (X_t, X_0)]
+    return hidden_measures(*states, clusters=clusters)["cka_within_clusters"][0]
+
+
+def test_cka_within_clusters_as_loops_over_tuples():
+    """Sums over clusters first, then the ratio; the cluster of three examples is left out."""
+    X_t, X_0 = related(n=14, d=6)
+    clusters = [*"aaaaa", *"bbbbbb", *"ccc"]
+    for layer in range(2):
+        sums = np.zeros(3)
+        for rows in (slice(0, 5), slice(5, 11)):
+            K, L = (X[rows, layer] @ X[rows, layer].T for X in (X_t, X_0))
+            sums += [slow_hsic1(K, L), slow_hsic1(K, K), slow_hsic1(L, L)]
+        expected = sums[0] / np.sqrt(sums[1] * sums[2])
+        assert within_clusters(X_t, X_0, clusters)[layer] == pytest.approx(expected, abs=1e-5)
+
+
+def test_centres_of_clusters_that_stay_do_not_hide_that_all_else_changed():
+    centres = np.repeat(RNG.normal(size=(6, 1, 20)) * 20, 20, axis=0)
+    X_t, X_0 = (centres + RNG.normal(size=(120, 1, 20)) for _ in range(2))
+    assert measured("cka_debiased", X_t, X_0)[0] > 0.95
+    assert abs(within_clusters(X_t, X_0, np.repeat(list("abcdef"), 20))[0]) < 0.15
+    assert within_clusters(X_0, X_0, np.repeat(list("abcdef"), 20))[0] == pytest.approx(1)
+
+
+def test_without_a_cluster_of_four_nothing_is_compared_within_clusters():
+    X_t, X_0 = related(n=12)
+    assert np.isnan(within_clusters(X_t, X_0, [str(i // 3) for i in range(12)])).all()
+    assert np.isnan(within_clusters(X_t, X_0, None)).all()
 
 
 def test_examples_without_this_pooling_are_left_out():

@@ -4,6 +4,7 @@ The functions below use nothing of the recorder: Hugging Face's attentions and h
 autograd and numpy. They cover at least one measure of each group. Only `grad_share` needs more: the rows trained on.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ MODULES = ["wte", "wpe", *(f"h.{i}.{kind}" for i in range(N_LAYER) for kind in K
 def make_examples(count: int) -> list[Example]:
     rng = random.Random(0)
     rows = [tuple(rng.randrange(1, VOCAB) for _ in range(rng.randint(20, 33))) for _ in range(count)]
-    return [Example(f"row {k}", f"cluster {k % 6}", row[:-8], row[-8:-6], row[-6:]) for k, row in enumerate(rows)]
+    return [Example(f"row {k}", f"cluster {k % 2}", row[:-8], row[-8:-6], row[-6:]) for k, row in enumerate(rows)]
 
 
 EXAMPLES = make_examples(24)
@@ -294,15 +295,37 @@ def attn_pattern(base, before, tuned, probes):
     return folded
 
 
-def hidden_displacement(base, before, tuned, probes):
-    def pooled(model) -> Tensor:  # [example, pooling, hidden_layer, d_model]
-        rows = passes(model, probes["example"])
-        places = [(p.S, p.Q, [p.n_prompt - 1]) for p in rows]
-        return torch.stack(
-            [torch.stack([p.hidden[:, at].mean(1) for at in where]) for p, where in zip(rows, places, strict=True)]
-        )
+def pooled(model: GPT2LMHeadModel, probes: dict) -> Tensor:
+    """[example, pooling, hidden_layer, d_model]"""
+    rows = passes(model, probes["example"])
+    places = [(p.S, p.Q, [p.n_prompt - 1]) for p in rows]
+    return torch.stack(
+        [torch.stack([p.hidden[:, at].mean(1) for at in where]) for p, where in zip(rows, places, strict=True)]
+    )
 
-    x, x_0 = pooled(tuned), pooled(base)
+
+def hsic(K: Tensor, L: Tensor) -> Tensor:
+    """The U-statistic: the mean over all tuples of four different examples."""
+    tuples = itertools.permutations(range(len(K)), 4)
+    return torch.stack([K[i, j] * (L[i, j] + L[k, m] - 2 * L[i, k]) for i, j, k, m in tuples]).mean()
+
+
+def cka_within_clusters(base, before, tuned, probes):
+    clusters = [entry["cluster"] for entry in probes["example"]]
+    found = []
+    for x, y in zip(*(pooled(model, probes).double().flatten(1, 2).unbind(1) for model in (tuned, base)), strict=True):
+        sums = torch.zeros(3, dtype=torch.float64)
+        for cluster in set(clusters):
+            rows = [i for i, of in enumerate(clusters) if of == cluster]
+            if len(rows) >= 4:
+                K, L = x[rows] @ x[rows].T, y[rows] @ y[rows].T
+                sums += torch.stack([hsic(K, L), hsic(K, K), hsic(L, L)])
+        found.append(sums[0] / (sums[1] * sums[2]).sqrt())
+    return torch.stack(found).reshape(3, N_LAYER + 1)
+
+
+def hidden_displacement(base, before, tuned, probes):
+    x, x_0 = pooled(tuned, probes), pooled(base, probes)
     return (x - x_0).norm(dim=-1) / (x_0 - x_0.mean(0)).norm(dim=-1).mean(0)
 
 
@@ -493,10 +516,11 @@ def band_probe_loss(base, before, tuned, probes):
 RECOMPUTED = (
     other_attn_sink, other_attn_entropy_norm_ns, other_attn_distance_ns, other_attn_source_ns, other_attn_source_normw,
     other_head_write, other_hidden_displacement, control_attn_source_ns, control_attn_source_normw,
-    attn_entropy, attn_gold_lift, attn_kl0, induction, control_attn_sink, attn_pattern, hidden_displacement, probe_loss,
-    training_probe_loss, context_gain, twin_effect, grad_share, probe_grad, weight_change, weight_spectrum, neuron_mean,
-    lens_logprob, ablation_exact, graft_necessity, band_probe_loss, probe_loss_by_kind, context_gain_by_kind,
-    lens_logprob_by_kind, ablation_exact_by_kind, graft_necessity_by_kind, graft_sufficiency_by_kind,
+    attn_entropy, attn_gold_lift, attn_kl0, induction, control_attn_sink, attn_pattern, hidden_displacement,
+    cka_within_clusters, probe_loss, training_probe_loss, context_gain, twin_effect, grad_share, probe_grad,
+    weight_change, weight_spectrum, neuron_mean, lens_logprob, ablation_exact, graft_necessity, band_probe_loss,
+    probe_loss_by_kind, context_gain_by_kind, lens_logprob_by_kind, ablation_exact_by_kind, graft_necessity_by_kind,
+    graft_sufficiency_by_kind,
 )  # fmt: skip
 
 
