@@ -223,7 +223,13 @@ def _run_info(axes: dict, tuning: str, task: str, n_layer: int, n_head: int, d_m
 def _probe_set(axes: dict, n_cluster: int) -> dict:
     sizes = {"n_source": 40, "n_template": 3, "n_target": 12}
     examples = [
-        {"id": f"probe-{i}", "cluster": f"event {i % n_cluster}", "half": i % n_cluster % 2, **sizes}
+        {
+            "id": f"probe-{i}",
+            "cluster": f"event {i % n_cluster}",
+            "half": i % n_cluster % 2,
+            "split": ("validation", "test")[i // n_cluster % 2],
+            **sizes,
+        }
         for i in range(axes["example"])
     ]
     n = len(TOKENS)

@@ -135,6 +135,20 @@ PICTURES = (
         "kinds:fall_by_kind",
     ),
     Picture(
+        "familiar_and_new",
+        "learned",
+        "Familiar and new rows",
+        "what was learned, on familiar and on new rows",
+        ("probe_loss", "context_gain"),
+        "Half of the held-out probes are like the rows that were trained on (validation split), half are of the "
+        "test split: in the embedded corpora their names, places and wordings were never trained on. Left both, right "
+        "their difference: an interval beyond 0 means that the model does otherwise on what is new.",
+        "The two halves are other texts, and not equally hard: look at the difference at step 0 first. The scores of "
+        "the test rows are of other rows than these.",
+        "familiar:familiar_and_new",
+        needs=("probe_loss",),
+    ),
+    Picture(
         "head_changes",
         "heads",
         "Which heads changed",

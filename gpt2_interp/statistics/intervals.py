@@ -84,6 +84,34 @@ def bootstrap_band(values: np.ndarray, clusters: Sequence[str]) -> tuple[np.ndar
     return nan_mean(values, axis=1), low, high, f"95% bootstrap over {drawn}"
 
 
+def difference_band(
+    values: np.ndarray, clusters: Sequence[str], others: np.ndarray, other_clusters: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of `values` - mean of `others`, probes with equal weight, with a 95% percentile bootstrap band: each [step].
+
+    values, others: [step, probe] of two sets of probes. A cluster that both have is drawn for both at once; with fewer
+    than FEWEST_TO_RESAMPLE clusters single probes are drawn, of each set for itself.
+    """
+    n = values.shape[1]
+    both = np.concatenate([values, others], axis=1)
+    first = np.arange(both.shape[1]) < n
+    names, cluster_of = np.unique(np.array([*clusters, *other_clusters]), return_inverse=True)
+    random = np.random.default_rng(0)
+    if len(names) >= FEWEST_TO_RESAMPLE:
+        drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)[:, cluster_of]
+    else:
+        sizes = (n, others.shape[1])
+        drawn = np.concatenate([random.multinomial(k, np.full(k, 1 / k), size=DRAWS) for k in sizes], axis=1)
+    defined = np.isfinite(both)
+    filled = np.where(defined, both, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        near, far = (((drawn * own) @ filled.T) / ((drawn * own) @ defined.T) for own in (first, ~first))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = np.nanpercentile(near - far, [2.5, 97.5], axis=0)
+    return nan_mean(values, axis=1) - nan_mean(others, axis=1), low, high
+
+
 def estimate(values: np.ndarray) -> dict[str, float | None]:
     """Mean of values [row, k], NaN left out, with 95% bounds from resampling rows; None where undefined."""
     counts, sums = np.isfinite(values).sum(axis=1), np.nansum(values, axis=1)
