@@ -99,16 +99,20 @@ def kind_panels(m: Measurements, name: str, title: str, log_y: bool = False) -> 
     clusters = m.clusters(values.shape[1], MEASURE[name].axes[0])
     labels, panels = m.labels("token_kind"), []
     for division, places in divisions(m).items():
+        defined = [place for place in places if np.isfinite(values[..., place]).any()]
+        if not defined:
+            continue  # a text without a source gains nothing from one
         lines = []
-        for place, color in zip([*places, 0], [*COLORS[: len(places)], GREY], strict=True):
+        for place in (*defined, 0):
             mean, low, high, band = bootstrap_band(values[..., place], clusters)
             of_all = place == 0
+            color = GREY if of_all else COLORS[places.index(place) % len(COLORS)]
             slot = labels[place].removeprefix(SLOT)
             named = kind_name(slot) if slot == labels[place] else _slot_name(slot)
             lines.append(Line(named, np.array(steps), mean, color, low, high, not of_all, of_all))
         heading = f"{title} {division} ({band.removeprefix('95% bootstrap over ')})"
         panels.append(LinePanel(heading, label, lines, log_y=log_y, end_labels=True))
-    return panels
+    return panels or [LinePanel(f"{title} by kind of token", label, note=f"{name} is undefined at every snapshot.")]
 
 
 # --- what the fall of the loss is made of ------------------------------------------------------------------------

@@ -47,10 +47,12 @@ def timeline_panels(m: Measurements) -> list[LinePanel]:
     )
     loss_by_kind, *losses = kind_panels(m, "probe_loss", "Loss", log_y=True)
     gain_by_kind, *gains = kind_panels(m, "context_gain", "Gain")
+    if losses and not gain.lines:  # plain text: it has no source to gain from, and is divided twice
+        return [_losses(m), loss_by_kind, gain, *losses, effect, right, *_displacements(m)]
     first = [_losses(m), loss_by_kind, gain, gain_by_kind]
-    if losses and gains:  # by slot, beside the twins, which swap a slot's value
+    if len(losses) == len(gains) == 1:  # by slot, beside the twins, which swap a slot's value
         return [*first, effect, losses[0], right, gains[0], *_displacements(m)]
-    return [*first, effect, right, *_displacements(m), *losses]
+    return [*first, effect, right, *_displacements(m), *losses, *gains]  # a mixture has more divisions
 
 
 def _displacements(m: Measurements) -> list[LinePanel]:

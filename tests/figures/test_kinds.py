@@ -25,7 +25,7 @@ from tests.fake_store import CARRYING_BLOCK, CHANGED_HEAD, KIND_FACTORS, STEPS, 
 NAMES = ["first token of a value", "rest of a value", "other words of the source", "template words", "all tokens"]
 
 
-def relabelled(root, labels: list[str], without: str = "") -> Measurements:
+def relabelled(root, labels: list[str], without: str | tuple[str, ...] = ()) -> Measurements:
     """A run of two steps whose kinds have these labels; without: arrays whose name ends with that are taken out."""
     store = write_fake_run(root, steps=(0, 10))
     run, probes = store.run_info(), store.probe_set()
@@ -67,11 +67,26 @@ def test_slots_stand_beside_the_twins(tmp_path):
 
 
 def test_plain_text_is_divided_twice(tmp_path):
-    m = relabelled(tmp_path, ["all", "position 0-15", "position 16-63", "frequent", "rare"])
+    labels = ["all", "position 0-15", "position 16-63", "frequent", "rare"]
+    gains = tuple(f"context_gain{end}" for end in ("", "_copied", "_new", "_by_kind"))
+    m = relabelled(tmp_path, labels, without=gains)
     position, frequency = kind_panels(m, "probe_loss", "Loss", log_y=True)
     assert [line.label for line in position.lines] == ["position 0-15", "position 16-63", "all tokens"]
     assert [line.label for line in frequency.lines] == ["frequent words", "rare words", "all tokens"]
-    assert any(panel.title.startswith("Loss by frequency") for panel in timeline_panels(m))
+    titles = [panel.title.split(" (")[0] for panel in timeline_panels(m)]
+    assert titles[1:4:2] == ["Loss by position in the text", "Loss by frequency of the word"] and len(titles) == 8
+
+
+def test_a_division_without_a_number_is_left_out(tmp_path):
+    """A mixture: a text without a source has a loss by position, and no gain."""
+    m = relabelled(tmp_path, ["all", "copied", "new", "position 0-15", "rare"])
+    steps, values = m.stack("context_gain_by_kind")
+    m._stacks["context_gain_by_kind"] = steps, np.where(np.arange(5) < 3, values, np.nan)
+    titles = [panel.title.split(" (")[0] for panel in timeline_panels(m)]
+    assert titles[1:4:2] == ["Loss by kind of token", "Gain by kind of token"]
+    assert titles[8:] == ["Loss by position in the text", "Loss by frequency of the word"]
+    m._stacks["context_gain_by_kind"] = steps, np.full_like(values, np.nan)
+    assert "undefined" in timeline_panels(m)[3].note
 
 
 def test_the_parts_of_the_fall_add_up_to_it(measurements):
