@@ -35,6 +35,7 @@ from gpt2_interp.snapshots.table import (
     REFERENCE,
     REFERENCES,
     REGIONS,
+    RESTORED,
     SPREAD,
     STORED,
     Measure,
@@ -189,6 +190,7 @@ def _axes(n_layer, n_head, d_model, d_mlp, n_example, control, twins) -> dict[st
         "intruder": N_INTRUDER,
         "perturbation": FEWEST_PERTURBATIONS,
         "token_kind": TOKEN_KINDS,
+        "restored": list(RESTORED),
         "block": ["embeddings", *(f"h.{i}.{part}" for i in range(n_layer) for part in ("attn", "mlp")), "ln_f"],
     }
 
@@ -296,12 +298,25 @@ def _array(measure: Measure, axes: dict, t: float, n_cluster: int, without_sourc
         return values
     if measure.group == "band":
         return 2 * NOISE * _random(name).normal(size=shape)
+    if measure.group == "restoration":
+        return _restored(measure, axes, shape)
     if measure.group == "graft":
         return 0.02 + _random(name).normal(size=shape) * NOISE + (np.array(axes["block"]) == CARRYING_BLOCK) * 0.7
     level = next((0.0 for start in STARTS_AT_0 if name.startswith(start)), LEVELS.get(name, 0.5))
     noise = 0 if t == 0 and name == "attn_kl0" else NOISE * _random(name, t).normal(size=shape)
     base = level + 5 * NOISE * _random(name).normal(size=shape) * (level != 0)
     return base + t * _effect(measure, axes) + noise
+
+
+def _restored(measure: Measure, axes: dict, shape: tuple[int, ...]) -> np.ndarray:
+    """Costs of putting things back: only the head that was changed costs anything."""
+    values = NOISE * _random(measure.name).normal(size=shape)
+    if "head" not in measure.axes:
+        return values + 0.5
+    if not measure.name.startswith("band_"):
+        layer, head = CHANGED_HEAD
+        np.moveaxis(values, [measure.axes.index("layer"), measure.axes.index("head")], [0, 1])[layer, head] += 0.4
+    return values
 
 
 def _effect(measure: Measure, axes: dict) -> np.ndarray | float:

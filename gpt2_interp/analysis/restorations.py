@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from gpt2_interp.analysis.measurements import UNREADABLE, Measurements
+from gpt2_interp.snapshots.table import JUDGED_KINDS, REPEATED
 from gpt2_interp.statistics.intervals import nan_mean
 from gpt2_interp.statistics.simultaneous import Intervals, cluster_means, simultaneous_intervals
 
-KINDS = ("value_first", "all")  # tokens whose loss is judged: the first of these that the run tells apart
 SECOND_READING = "second_reading"  # what measures on repeated tokens are judged by
-REPEATED = ("prev_token", "duplicate", "induction")
 WHOLE_PATTERN = "attn_kl0"  # the distance of whole patterns: putting the pattern back is putting the number back
 
 
@@ -74,7 +73,7 @@ def restoration(m: Measurements, name: str, judged: np.ndarray) -> Restoration |
         noise = arrays.get("band_restore_second_reading")
         axis, kind = "sequence", SECOND_READING
     else:
-        kind = next((kind for kind in KINDS if kind in _labels(m, "token_kind")), None)
+        kind = next((kind for kind in JUDGED_KINDS if kind in _labels(m, "token_kind")), None)
         needed, enough = (_of_measure(m, arrays, name, what, kind) for what in ("needed", "enough"))
         noise = _noise_of(m, arrays, name)
         axis = "few_example"

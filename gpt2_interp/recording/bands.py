@@ -31,12 +31,18 @@ def perturbation_band(gpt2: GPT2LMHeadModel, base: BaseWeights, means: Callable[
     return {f"band_{name}": np.stack(values) for name, values in changes.items()}
 
 
-def over_probes(name: str, array: np.ndarray) -> np.ndarray:
-    """Return [*units], the headline region and pooling, mean over the probes that have a value; NaN where none has."""
+def headline(name: str, array: np.ndarray) -> np.ndarray:
+    """Return [probe, *units], a measure's array at the headline region and pooling."""
     labels = {"region": REGIONS, "pooling": POOLINGS}
     for position, axis in reversed(list(enumerate(MEASURE[name].axes))):
         if axis in HEADLINE:
             array = array.take(labels[axis].index(HEADLINE[axis]), axis=position)
+    return array
+
+
+def over_probes(name: str, array: np.ndarray) -> np.ndarray:
+    """Return [*units], the headline region and pooling, mean over the probes that have a value; NaN where none has."""
+    array = headline(name, array)
     defined = np.isfinite(array)
     count = defined.sum(axis=0)
     return np.where(defined, array, 0).sum(axis=0) / np.where(count, count, np.nan)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.recording.bands import Arrays, over_probes, perturbation_band
+from gpt2_interp.recording.restored import changed_heads, restoration_arrays
 from gpt2_interp.snapshots.patterns import fold_patterns
 from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, GROUPS, HIDDEN, MEASURE
 
@@ -46,6 +47,8 @@ def capture(
     reference: Mapping[str, np.ndarray] | None = None,
     previous: np.ndarray | None = None,
     perturbations: int = FEWEST_PERTURBATIONS,
+    start: Mapping[str, np.ndarray] | None = None,
+    every_head: bool = True,
     watch: Stopwatch | None = None,
     max_batch_tokens: int = MAX_BATCH_TOKENS,
 ) -> Arrays:
@@ -53,7 +56,8 @@ def capture(
 
     model: a GPT2LMHeadModel, also wrapped by PEFT, DDP or torch.compile. reference: what `write_reference` stored at
     step 0; without one this model is the base, and the reference's arrays can be wanted too. previous: hidden_pooled of
-    the snapshot before. perturbations: how many make up the band. Weights, gradients, training mode, attention
+    the snapshot before. perturbations: how many make up the band. start: measures of step 0, as stored, and every_head:
+    they say which heads are restored, see `restored.restoration_arrays`. Weights, gradients, training mode, attention
     implementation and random state are left as they were.
     """
     gpt2 = find_gpt2(model)
@@ -66,6 +70,8 @@ def capture(
         reference=reference or {},
         previous=previous,
         perturbations=perturbations,
+        start=start or {},
+        every_head=every_head,
         watch=watch or Stopwatch(gpt2.device),
         max_tokens=max_batch_tokens,
     )
@@ -88,6 +94,9 @@ class Capture:
     perturbations: int
     watch: Stopwatch
     max_tokens: int
+    start: Mapping[str, np.ndarray] = field(default_factory=dict)
+    every_head: bool = True
+    measured: Arrays = field(default_factory=dict)  # so far
 
     def wants(self, *groups: str) -> bool:
         return any(MEASURE[name].group in groups for name in self.wanted)
@@ -99,6 +108,7 @@ class Capture:
             if self.wants(*part.groups):
                 with self.watch(part.groups[0]) if part.is_timed else nullcontext():
                     found |= part.measure(self)
+                self.measured |= found
         return {name: array for name, array in found.items() if name in self.wanted}
 
     def claimed_means(self) -> Arrays:
@@ -307,9 +317,23 @@ def _graft(s: Capture) -> Arrays:
 def _band(s: Capture) -> Arrays:
     if s.is_base:
         return {}
-    names = {name.removeprefix("band_") for name in s.wanted if name.startswith("band_")}
+    names = {name.removeprefix("band_") for name in s.wanted if MEASURE[name].group == "band"}
     few = few_probes(s.gpt2, s.probe_set, names, s.base, s.reference, s.max_tokens)
     return perturbation_band(s.gpt2, s.base, few.claimed_means, s.perturbations)
+
+
+def _restoration(s: Capture) -> Arrays:
+    if s.is_base:
+        return {}
+    probes = s.probe_set
+    of_example = [e.cluster for e in probes.examples]
+    clusters = {
+        "example": of_example,
+        "kl_example": [of_example[i] for i in probes.kl],
+        "sequence": [f"sequence {i}" for i in range(len(probes.sequences))],
+    }
+    changed = changed_heads(s.start, s.measured, clusters)
+    return restoration_arrays(s.gpt2, probes, s.base, changed, s.every_head, s.perturbations, s.max_tokens)
 
 
 def few_probes(
@@ -370,6 +394,7 @@ CHANGED = (
     Part(("ablation",), _ablation),
     Part(("graft",), _graft),
     Part(("band",), _band),
+    Part(("restoration",), _restoration),
 )
 AT_REST = (
     Part(("weights",), lambda s: weight_measures(s.gpt2, s.base)),

@@ -11,13 +11,20 @@ import torch
 from torch import nn
 
 from gpt2_interp.inside.grafts import graft_passes, trained_blocks
-from gpt2_interp.inside.losses import mean_nll
+from gpt2_interp.inside.losses import mean_nll, token_forwards
 from gpt2_interp.inside.observation import measuring
-from gpt2_interp.model.anatomy import find_gpt2, lora_factors, matrix_parts, measured_modules, stored_weight
+from gpt2_interp.model.anatomy import (
+    find_gpt2,
+    lora_factors,
+    matrix_parts,
+    measured_modules,
+    model_sizes,
+    stored_weight,
+)
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.recording.capture import few_probes
-from gpt2_interp.recording.plan import QUARTERS, array_bytes, wanted_names
+from gpt2_interp.recording.plan import QUARTERS, array_bytes, expensive_tokens, wanted_names
 from gpt2_interp.snapshots.table import STORED
 
 LIGHT = {measure.group for measure in STORED if measure.tier == "light"}
@@ -59,19 +66,25 @@ def rare_seconds(
     reference: Mapping[str, np.ndarray],
     perturbations: int,
 ) -> dict[str, float]:
-    """Estimate the seconds of graft and band, as far as they are among `groups`: one pass is run and timed, and
-    multiplied by their number.
+    """Estimate the seconds of graft, band and restoration (of all heads), as far as they are among `groups`: one pass
+    is run and timed, and multiplied by their number.
 
     reference: what was stored of step 0. perturbations: how many make up the band. The model is left as it was.
     """
     gpt2, found = find_gpt2(model), {}
     with measuring(gpt2):
-        if "graft" in groups:
+        if {"graft", "restoration"} & set(groups):
             examples = [probe_set.examples[i] for i in probe_set.few]
             start = time.perf_counter()
             with base.replaced(gpt2):
                 mean_nll(gpt2, examples)
-            found["graft"] = graft_passes(len(trained_blocks(gpt2, base))) * (time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            if "graft" in groups:
+                found["graft"] = graft_passes(len(trained_blocks(gpt2, base))) * seconds
+            if "restoration" in groups:
+                tokens = expensive_tokens("restoration", probe_set, model_sizes(gpt2))
+                # The numbers, and all of it under noise, take about as much again, each.
+                found["restoration"] = 3 * tokens / token_forwards(examples) * seconds
         if "band" in groups:
             names = {name.removeprefix("band_") for name in wanted_names(["band"], {"final"})}
             few = few_probes(gpt2, probe_set, names, base, reference)

@@ -11,7 +11,9 @@ import numpy as np
 from gpt2_interp.inside.ablation import ablation_tokens
 from gpt2_interp.inside.grafts import graft_tokens
 from gpt2_interp.inside.losses import token_forwards
-from gpt2_interp.probes.probe_set import ProbeSet
+from gpt2_interp.inside.restoration import restoration_tokens
+from gpt2_interp.probes.probe_set import ProbeSet, evenly
+from gpt2_interp.recording.restored import RESTORED_PROBES
 from gpt2_interp.snapshots.schedule import ALL, SHARE, check_groups
 from gpt2_interp.snapshots.table import (
     FEWEST_PERTURBATIONS,
@@ -24,7 +26,13 @@ from gpt2_interp.snapshots.table import (
 
 QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
 SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
-OF_WEIGHTS = ("weights", "spectra", "probe_gradient", "band")  # they need each matrix of the model, and its change
+OF_WEIGHTS = (
+    "weights",
+    "spectra",
+    "probe_gradient",
+    "band",
+    "restoration",
+)  # they need each matrix of the model, and its change
 EXPENSIVE = ("ablation", "graft", "band")  # forward passes by the hundred
 
 
@@ -64,7 +72,21 @@ def chosen_groups(
             left_out[group] = (
                 f"it would cost {100 * share:.0f}% of the training's time; --measures {group} measures it anyway"
             )
+    if "band" in left_out and not restores_every_head(wanted, probe_set, model, training_tokens):
+        left_out["restoration"] = (
+            "without a band it is not known which heads changed, and all of them would cost too much; "
+            "--measures restoration measures it anyway"
+        )
     return [group for group in GROUPS if group not in left_out], left_out
+
+
+def restores_every_head(
+    wanted: Sequence[str], probe_set: ProbeSet, model: Mapping[str, int], training_tokens: float
+) -> bool:
+    """Return whether the parts of all heads are restored; where that costs too much, only those of heads that changed
+    are, unless the group is named in `wanted`."""
+    tokens = expensive_tokens("restoration", probe_set, model)
+    return ALL not in wanted or _is_cheap(tokens, model, training_tokens)
 
 
 def perturbations(probe_set: ProbeSet, model: Mapping[str, int], training_tokens: float) -> int:
@@ -89,6 +111,8 @@ def expensive_tokens(
         return 2 * ablation_tokens(examples, model["n_layer"], model["n_head"])
     if group == "graft":
         return graft_tokens(examples, model["n_layer"])
+    if group == "restoration":
+        return restoration_tokens(evenly(examples, RESTORED_PROBES), model["n_layer"], model["n_head"])
     assert group == "band"
     few = token_forwards(examples)
     sequences = sum(map(len, probe_set.sequences))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,15 @@ from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import KL_ROWS, ProbeSet, same_probes
 from gpt2_interp.recording.capture import capture, precision_floor
 from gpt2_interp.recording.costs import cost_lines, rare_seconds
-from gpt2_interp.recording.plan import OF_WEIGHTS, chosen_groups, perturbations, tiers, wanted_names
+from gpt2_interp.recording.plan import (
+    OF_WEIGHTS,
+    chosen_groups,
+    perturbations,
+    restores_every_head,
+    tiers,
+    wanted_names,
+)
+from gpt2_interp.recording.restored import OF_HEADS
 from gpt2_interp.snapshots.schedule import ALL, Schedule
 from gpt2_interp.snapshots.store import SnapshotStore
 from gpt2_interp.snapshots.table import (
@@ -44,6 +52,7 @@ from gpt2_interp.snapshots.table import (
     REFERENCE,
     REFERENCES,
     REGIONS,
+    RESTORED,
     SPREAD,
     axis_size,
 )
@@ -207,7 +216,12 @@ class SnapshotRecorder(TrainerCallback):
             **self.run_info,
             "axes": axis_labels(gpt2, self.probe_set, perturbations(self.probe_set, sizes, training_tokens)),
             "model": sizes,
-            "measures": {"groups": self.groups, "left_out": left_out, "schedule": str(self.schedule)},
+            "measures": {
+                "groups": self.groups,
+                "left_out": left_out,
+                "schedule": str(self.schedule),
+                "every_head_restored": restores_every_head(self.measures, self.probe_set, sizes, training_tokens),
+            },
         }
 
     def _begin(self, run: dict[str, Any], model: nn.Module, args, state) -> None:
@@ -324,6 +338,8 @@ class SnapshotRecorder(TrainerCallback):
             reference=reference,
             previous=self._previous_states(),
             perturbations=self.store.run_info()["axes"]["perturbation"],
+            start=self._start(wanted),
+            every_head=self.store.run_info()["measures"].get("every_head_restored", False),
             watch=watch,
         )
         if step == 0:
@@ -343,6 +359,16 @@ class SnapshotRecorder(TrainerCallback):
             probes=len(self.probe_set.examples),
         )
         self.last_step = step
+
+    def _start(self, wanted: Collection[str]) -> dict[str, np.ndarray]:
+        """Return the measures of step 0 that tell which heads have changed; {} where nothing is restored."""
+        if self.last_step < 0 or not any(MEASURE[name].group == "restoration" for name in wanted):
+            return {}
+        try:
+            return self.store.load(0, OF_HEADS)
+        except InputError as damaged:
+            tqdm.write(f"snapshots: which heads have changed is not known, for restoration: {damaged}")
+            return {}
 
     def _previous_states(self) -> np.ndarray | None:
         """hidden_pooled of the snapshot before."""
@@ -392,5 +418,6 @@ def axis_labels(
         "intruder": N_INTRUDER,
         "block": block_names(gpt2),
         "token_kind": list(probe_set.token_kinds),
+        "restored": list(RESTORED),
         "perturbation": perturbations,
     }

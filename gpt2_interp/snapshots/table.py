@@ -24,6 +24,8 @@ RESTORED = (  # measures whose number is put back where restoration asks whether
     "attn_source_normw",
     "head_write",
 )
+REPEATED = ("prev_token", "duplicate", "induction")  # judged by the loss of a second reading instead
+JUDGED_KINDS = ("value_first", "all")  # tokens by whose loss it is judged: the first of these that a run tells apart
 N_PROBES = 256  # held-out examples that a snapshot measures, where no other number is asked for
 N_SINGULAR = 32  # singular values of a change that are kept
 N_INTRUDER = 10  # singular vectors of a matrix that are compared with the base's
@@ -773,7 +775,123 @@ CAUSES = (
     ),
 )
 
-_MEASURED = (*ATTENTION, *HIDDEN, *LEARNING, *GRADIENTS, *WEIGHTS, *NEURONS, *LENS, *CAUSES)
+
+def _restored(name: str, axes: tuple[str, ...], meaning: str, formula: str, **more) -> Measure:
+    return _metric(f"restore_{name}", "restoration", axes, "nats/token", meaning, formula, tier="final", **more)
+
+
+OF_HEAD = ("few_example", "layer", "head", "token_kind")
+OF_NUMBER = ("few_example", "restored", "layer", "head", "token_kind")
+RESTORATION = (
+    _restored(
+        "pattern_needed",
+        OF_HEAD,
+        "What is lost if a head looks where it looked in the base. Positive: the change of its pattern helps.",
+        "L(f_t | z := A_0 V_t) - L(f_t), z a head's output, A its pattern, V its values, at all positions",
+        source="Prakash et al. 2024 (patching between base and fine-tuned models)",
+    ),
+    _restored(
+        "pattern_enough",
+        OF_HEAD,
+        "What a head's tuned pattern alone brings the base.",
+        "L(f_0) - L(f_0 | z := A_t V_0)",
+    ),
+    _restored(
+        "value_needed",
+        OF_HEAD,
+        "What is lost if a head moves what it moved in the base, from where it looks now.",
+        "L(f_t | z := A_t V_0) - L(f_t)",
+    ),
+    _restored(
+        "output_needed",
+        OF_HEAD,
+        "What is lost if a head puts out what it put out in the base.",
+        "L(f_t | z := z_0) - L(f_t)",
+    ),
+    _restored(
+        "qk_needed",
+        OF_HEAD,
+        "What is lost if a head gets the base's query and key weights back: near 0 beside restore_pattern_needed, the "
+        "pattern changed because the head's input did.",
+        "L(f_t | W_Q, W_K, b_Q, b_K of the head := those of the base) - L(f_t); LoRA: of the merged matrix",
+    ),
+    _restored(
+        "measure_needed",
+        OF_NUMBER,
+        "What is lost if one measured number of a head goes back to the base's, and nothing else does.",
+        "L(f_t | a') - L(f_t), at each query of region Q a' = argmin KL(a' || a_t) with number(a') = number(a_0)",
+        source="Csiszar 1975 (I-projection)",
+        caution="attn_gold_lift: the gold tokens' share of a query's attention to the source. attn_source_normw: the "
+        "values stay the tuned ones. head_write: z := z_t w_0 / w_t. A query whose row can't have the number keeps its "
+        "row.",
+    ),
+    _restored(
+        "measure_enough",
+        OF_NUMBER,
+        "What one measured number of a tuned head alone brings the base.",
+        "L(f_0) - L(f_0 | a'), a' = argmin KL(a' || a_0) with number(a') = number(a_t)",
+    ),
+    _restored(
+        "all_patterns_needed",
+        ("few_example", "token_kind"),
+        "What is lost if all heads look where they looked in the base.",
+        "L(f_t | every pattern := A_0) - L(f_t); values are those of the stream that results",
+    ),
+    _restored(
+        "all_patterns_enough",
+        ("few_example", "token_kind"),
+        "What the tuned patterns of all heads together bring the base.",
+        "L(f_0) - L(f_0 | every pattern := A_t)",
+    ),
+    _restored(
+        "second_reading",
+        ("sequence", "layer", "head"),
+        "What a second reading of random tokens loses if a head looks where it looked in the base. Negative: "
+        "the change hurts copying.",
+        "sequences [BOS, r_1..r_T, r_1..r_T]: mean NLL of r_2..r_T read again with z := A_0 V_t, minus that without",
+    ),
+    _metric(
+        "second_reading_tuned",
+        "restoration",
+        ("sequence",),
+        "nats/token",
+        "Loss of random tokens when they are read a second time.",
+        "sequences [BOS, r_1..r_T, r_1..r_T]: mean NLL of r_2..r_T read again",
+        tier="final",
+    ),
+    _metric(
+        "second_reading_base",
+        "restoration",
+        ("sequence",),
+        "nats/token",
+        "Loss of the base on random tokens when they are read a second time.",
+        "sequences [BOS, r_1..r_T, r_1..r_T]: mean NLL of r_2..r_T read again",
+        tier="final",
+    ),
+)
+
+
+def _under_noise(name: str, axes: tuple[str, ...], of: str) -> Measure:
+    """Return the row of a restoration in bases that changed by noise."""
+    return _metric(
+        f"band_restore_{name}",
+        "restoration",
+        ("perturbation", *axes),
+        "nats/token",
+        f"{of} where a perturbed base stands for the tuned model: what such a patch costs if the change is noise.",
+        "mean over 12 probes, of the first of value_first and all that the run has; 19 perturbations, and only where "
+        "the interval of the real cost excludes 0",
+        tier="final",
+    )
+
+
+UNDER_NOISE = (
+    _under_noise("pattern", ("layer", "head"), "restore_pattern_needed"),
+    _under_noise("measure", ("restored", "layer", "head"), "restore_measure_needed"),
+    _under_noise("second_reading", ("layer", "head"), "restore_second_reading"),
+)
+
+_MEASURED = (*ATTENTION, *HIDDEN, *LEARNING, *GRADIENTS, *WEIGHTS, *NEURONS, *LENS, *CAUSES, *RESTORATION, *UNDER_NOISE)
 
 
 def _control(measure: Measure) -> Measure:

@@ -22,7 +22,9 @@ from gpt2_interp.inside.losses import (
     twin_log_odds,
 )
 from gpt2_interp.inside.observation import measuring
-from gpt2_interp.inside.restoration import Texts, restorations, restorations_under_noise, second_readings
+from gpt2_interp.inside.restoration import restorations, second_readings
+from gpt2_interp.inside.restoration_batches import Texts
+from gpt2_interp.inside.restoration_under_noise import restorations_under_noise
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.probes.probe_set import TwinPair
@@ -266,7 +268,9 @@ INTERVENTIONS = {
     "gradient_pass": lambda model, base: gradient_pass(find_gpt2(model), EXAMPLES, HALVES),
     "graft": lambda model, base: graft(model, base, EXAMPLES, make_kinds(EXAMPLES)),
     "restorations": lambda model, base: restorations(find_gpt2(model), base, WHOLE, HEADS, UNITS),
-    "restorations_under_noise": lambda model, base: restorations_under_noise(find_gpt2(model), base, WHOLE, UNITS, 1),
+    "restorations_under_noise": lambda model, base: restorations_under_noise(
+        find_gpt2(model), base, WHOLE, HEADS, UNITS, 0, 1
+    ),
     "second_readings": lambda model, base: second_readings(find_gpt2(model), base, [(0, 1, 2, 3, 1, 2, 3)] * 2, HEADS),
 }
 

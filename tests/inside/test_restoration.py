@@ -12,14 +12,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2_interp.data.examples import Example
 from gpt2_interp.inside.observation import measuring
-from gpt2_interp.inside.restoration import (
-    PARTS,
-    Texts,
-    restoration_tokens,
-    restorations,
-    restorations_under_noise,
-    second_readings,
-)
+from gpt2_interp.inside.restoration import PARTS, restoration_tokens, restorations, second_readings
+from gpt2_interp.inside.restoration_batches import Texts
+from gpt2_interp.inside.restoration_under_noise import restorations_under_noise
 from gpt2_interp.model.anatomy import find_gpt2
 from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.model.copying_start import INDUCTION, PREVIOUS, start_copying
@@ -287,10 +282,11 @@ def test_examples_without_a_loss_are_nan():
     with measuring(gpt2), torch.no_grad():
         disturb(gpt2)
         found = restorations(gpt2, base, texts, EVERY_HEAD, EVERY_UNIT)
-        noise = restorations_under_noise(gpt2, base, texts, EVERY_UNIT, 1)
+        noise = restorations_under_noise(gpt2, base, texts, EVERY_HEAD, EVERY_UNIT, 0, 1)
     for values in found.values():
         assert np.isnan(values[0]).all() and np.isfinite(values[1]).any()
-    assert np.isfinite(noise).all()
+    assert all(np.isfinite(values).any() for values in noise)  # means over the examples that have one
+    assert np.isfinite(noise[0]).all()
 
 
 @pytest.mark.parametrize("make", PAIRS.values(), ids=PAIRS)
@@ -299,8 +295,10 @@ def test_under_noise_a_perturbed_base_stands_for_the_tuned_model(make):
     gpt2 = find_gpt2(model)
     units = np.zeros_like(EVERY_UNIT)
     units[RESTORED.index("attn_sink"), 1, 0] = units[RESTORED.index("head_write"), 2, 1] = True
+    heads = np.zeros_like(EVERY_HEAD)
+    heads[1, 1] = True
     with measuring(gpt2):
-        noise = restorations_under_noise(gpt2, base, TEXTS, units, 2, 300)
+        patterns, numbers = restorations_under_noise(gpt2, base, TEXTS, heads, units, 1, 2, 300)
     norms = base.change_norms(model)
     for seed in range(2):
         with base.perturbed(model, seed, norms):
@@ -310,8 +308,14 @@ def test_under_noise_a_perturbed_base_stands_for_the_tuned_model(make):
         plain = [m.merge_and_unload() if hasattr(m, "merge_and_unload") else m for m in (perturbed, start)]
         for one in plain:
             one.double().eval().set_attn_implementation("eager")
-        slow = np.mean([slow_measures(*plain, index)[..., 0] for index in range(len(EXAMPLES))], axis=0)
-        np.testing.assert_allclose(noise[seed], np.where(units, slow, np.nan), atol=5e-5)
+        slow = np.nanmean([slow_measures(*plain, index)[..., 1] for index in range(len(EXAMPLES))], axis=0)
+        np.testing.assert_allclose(numbers[seed], np.where(units, slow, np.nan), atol=5e-5)
+        costs = []
+        for e, kinds in zip(EXAMPLES, KINDS, strict=True):
+            own, start = (Slow(one, e) for one in plain)
+            nll = own.with_output(1, 1, start.a[1][1] @ own.v[1][1]) - own.plain
+            costs.append(by_kind(nll, kinds)[1])
+        np.testing.assert_allclose(patterns[seed], np.where(heads, np.nanmean(costs), np.nan), atol=5e-5)
 
 
 def test_second_readings():

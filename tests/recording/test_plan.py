@@ -5,7 +5,15 @@ import pytest
 from gpt2_interp.data.examples import Example
 from gpt2_interp.errors import InputError
 from gpt2_interp.probes.probe_set import ProbeSet
-from gpt2_interp.recording.plan import array_bytes, chosen_groups, expensive_tokens, perturbations, tiers, wanted_names
+from gpt2_interp.recording.plan import (
+    array_bytes,
+    chosen_groups,
+    expensive_tokens,
+    perturbations,
+    restores_every_head,
+    tiers,
+    wanted_names,
+)
 from gpt2_interp.snapshots.schedule import Schedule
 from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, GROUPS, MEASURE, MOST_PERTURBATIONS
 
@@ -57,10 +65,20 @@ def test_what_a_run_cannot_afford_is_left_out_and_said():
     long_run = 53_800 * 16 * 400  # the cnn_dailymail preset
     assert chosen_groups(["all"], PROBES, GPT2, long_run) == (list(GROUPS), {})
     groups, left_out = chosen_groups(["all"], PROBES, GPT2, 50 * 16 * 400)
-    assert set(left_out) == {"ablation", "graft", "band"} and set(groups) == set(GROUPS) - set(left_out)
-    assert "% of the training" in left_out["ablation"]
+    assert set(left_out) == {"ablation", "graft", "band", "restoration"} and set(groups) == set(GROUPS) - set(left_out)
+    assert "% of the training" in left_out["ablation"] and "--measures restoration" in left_out["restoration"]
     tiny = {"n_layer": 4, "n_head": 4, "parameters": 1_100_000}
     assert chosen_groups(["all"], PROBES, tiny, 500 * 16 * 250) == (list(GROUPS), {})  # seconds on any machine
+
+
+def test_every_head_is_restored_where_that_is_cheap_or_asked_for():
+    tiny = {"n_layer": 4, "n_head": 4, "parameters": 1_100_000}
+    assert restores_every_head(["all"], PROBES, tiny, 500 * 16 * 250)
+    medium = 4_000 * 16 * 400  # steps: then a band is cheap, but not every head
+    groups, left_out = chosen_groups(["all"], PROBES, GPT2, medium)
+    assert "restoration" in groups and "restoration" not in left_out
+    assert not restores_every_head(["all"], PROBES, GPT2, medium)
+    assert restores_every_head(["restoration"], PROBES, GPT2, medium)
 
 
 def test_a_group_that_is_named_is_measured_whatever_it_costs():

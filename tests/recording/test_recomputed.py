@@ -463,6 +463,25 @@ def ablation_exact_by_kind(base, before, tuned, probes):
     return [of_kinds(costs, kinds, entry["n_source"] + entry["n_template"]) for costs, kinds, entry in rows]
 
 
+def restore_output_needed(base, before, tuned, probes):
+    found = []
+    rows = zip(few(probes), few_kinds(probes), passes(base, few(probes)), passes(tuned, few(probes)), strict=True)
+    for entry, kinds, start, now in rows:
+        costs = torch.zeros(N_LAYER, N_HEAD, len(now.nll))
+        for layer, head in np.ndindex(N_LAYER, N_HEAD):
+
+            def replace(_, args, layer=layer, head=head, start=start):
+                z, at = args[0].clone(), slice(head * D_HEAD, (head + 1) * D_HEAD)
+                z[0, :, at] = start.z[layer][:, at]
+                return (z,)
+
+            handle = tuned.transformer.h[layer].attn.c_proj.register_forward_pre_hook(replace)
+            costs[layer, head] = Pass(tuned, entry).nll - now.nll
+            handle.remove()
+        found.append(of_kinds(costs, kinds, now.n_prompt))
+    return found
+
+
 def grafted(into: GPT2LMHeadModel, from_: GPT2LMHeadModel, probes: dict) -> list[Tensor]:
     """Loss of each target token of `into` with each block of `from_`, less its own: of each few example [block,
     n_target]."""
@@ -520,7 +539,7 @@ RECOMPUTED = (
     cka_within_clusters, probe_loss, training_probe_loss, context_gain, twin_effect, grad_share, probe_grad,
     weight_change, weight_spectrum, neuron_mean, lens_logprob, ablation_exact, graft_necessity, band_probe_loss,
     probe_loss_by_kind, context_gain_by_kind, lens_logprob_by_kind, ablation_exact_by_kind, graft_necessity_by_kind,
-    graft_sufficiency_by_kind,
+    graft_sufficiency_by_kind, restore_output_needed,
 )  # fmt: skip
 
 
