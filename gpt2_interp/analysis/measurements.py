@@ -301,7 +301,8 @@ class Series:
             return None
         clusters = [c for c, w in zip(self.clusters, own, strict=True) if w]
         halves = None if self.halves is None else self.halves[own]
-        return replace(self, values=self.values[:, own], clusters=clusters, halves=halves, splits=self.splits[own])
+        splits = np.full(int(own.sum()), split)
+        return replace(self, values=self.values[:, own], clusters=clusters, halves=halves, splits=splits)
 
     def differences(self, wanted: np.ndarray | None = None) -> np.ndarray:
         """Changes since the first step, averaged over each cluster's (wanted) probes: [cluster, step - 1, unit]."""

@@ -19,6 +19,7 @@ FEW = 64  # examples for backward passes, lens, ablation and the band
 
 
 KL_EXAMPLES, KL_ROWS = 32, 16  # of attn_kl0
+OFTEN = 16  # twins, and sequences, of a measure that is asked dozens of times
 
 
 @dataclass(frozen=True)
@@ -121,24 +122,25 @@ class ProbeSet:
         return tuple(sorted(i for part in parts for i in evenly(part, FEW // len(parts))))
 
     def restricted(self) -> ProbeSet:
-        """The few examples alone, with all that belongs to them: what a measure is asked for when it is asked often.
+        """The examples of attn_kl0 alone, with all that belongs to them, and OFTEN twins and sequences.
 
-        Training rows, general text and patterns are left out; twins and sequences stay.
+        They are what a measure is asked for when it is asked dozens of times. Training rows, general text and patterns
+        are left out.
         """
-        few = self.few
+        kept = self.kl
         alone = ProbeSet(
-            tuple(self.examples[i] for i in few),
+            tuple(self.examples[i] for i in kept),
             pattern_examples=(),
-            twins=self.twins,
-            sequences=self.sequences,
-            others=tuple(self.others[i] for i in few) if self.others else (),
-            gold=tuple(self.gold[i] for i in few) if self.gold else (),
+            twins=tuple(evenly(self.twins, OFTEN)),
+            sequences=tuple(evenly(self.sequences, OFTEN)),
+            others=tuple(self.others[i] for i in kept) if self.others else (),
+            gold=tuple(self.gold[i] for i in kept) if self.gold else (),
             token_kinds=self.token_kinds,
-            kinds=tuple(self.kinds[i] for i in few),
-            splits=tuple(self.splits[i] for i in few) if self.splits else (),
+            kinds=tuple(self.kinds[i] for i in kept),
+            splits=tuple(self.splits[i] for i in kept) if self.splits else (),
         )
-        alone.__dict__["halves"] = tuple(self.halves[i] for i in few)  # as they were divided among all examples
-        assert alone.few == tuple(range(len(few))) and len(alone.kl) == len(self.kl)
+        alone.__dict__["halves"] = tuple(self.halves[i] for i in kept)  # as they were divided among all examples
+        assert alone.few == alone.kl == tuple(range(len(kept)))  # rows of attn_logprob_0, in their order
         return alone
 
     @property

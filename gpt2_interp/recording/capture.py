@@ -346,7 +346,7 @@ def few_probes(
 ) -> Capture:
     """A capture of the few probes alone, for measures that are taken again and again. Used while `measuring`."""
     if "hidden_pooled_0" in reference:
-        reference = {**reference, "hidden_pooled_0": reference["hidden_pooled_0"][list(probe_set.few)]}
+        reference = {**reference, "hidden_pooled_0": reference["hidden_pooled_0"][list(probe_set.kl)]}
     return Capture(
         gpt2,
         probe_set.restricted(),

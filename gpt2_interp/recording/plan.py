@@ -114,10 +114,11 @@ def expensive_tokens(
     if group == "restoration":
         return restoration_tokens(evenly(examples, RESTORED_PROBES), model["n_layer"], model["n_head"])
     assert group == "band"
-    few = token_forwards(examples)
-    sequences = sum(map(len, probe_set.sequences))
-    twins = sum(len(prefix) for pair in probe_set.twins for prefix in pair.prefixes)
-    return (draws + 1) * ((2 if probe_set.others else 1) * few + sequences + twins)
+    asked = probe_set.restricted()
+    examples = token_forwards(asked.examples)
+    sequences = sum(map(len, asked.sequences))
+    twins = sum(len(prefix) for pair in asked.twins for prefix in pair.prefixes)
+    return (draws + 1) * ((2 if asked.others else 1) * examples + sequences + twins)
 
 
 def wanted_names(groups: Collection[str], of_tiers: Collection[str]) -> set[str]:

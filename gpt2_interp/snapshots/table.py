@@ -935,8 +935,8 @@ def _band(measure: Measure) -> Measure:
         "float32",
         measure.unit,
         f"Change of {measure.name} when the base is perturbed at random, by as much as training changed it.",
-        "mean over the 64 few probes of the change; each matrix of the base plus noise of the Frobenius norm (LoRA: "
-        "and rank) of its real change",
+        "mean over the 32 probes of attn_kl0, or 16 twins or sequences, of the change; each matrix of the base plus "
+        "noise of the Frobenius norm (LoRA: and rank) of its real change",
         group="band",
         tier="final",
     )
@@ -951,7 +951,8 @@ def _floor(measure: Measure) -> Measure:
         "float32",
         measure.unit,
         f"What the precision of training alone does to {measure.name} at step 0.",
-        "mean over the 64 few probes of (training precision - float32); 0 where float32 is trained",
+        "mean over the 32 probes of attn_kl0, or 16 twins or sequences, of (training precision - float32); 0 where "
+        "float32 is trained",
         group="floor",
     )
 

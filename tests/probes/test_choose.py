@@ -287,9 +287,9 @@ def test_half_of_the_probes_are_of_the_test_split_and_every_choice_has_both():
         }
     assert len(probes.few) == 64 and len(probes.kl) == 32
     alone = probes.restricted()
-    assert alone.split_of == tuple(probes.split_of[i] for i in probes.few)
+    assert alone.split_of == tuple(probes.split_of[i] for i in probes.kl)
     described = probes.describe()
-    assert [entry["split"] for entry in described["few_example"]] == list(alone.split_of)
+    assert [entry["split"] for entry in described["kl_example"]] == list(alone.split_of)
     assert not any("test split" in note for note in probes.notes)
 
 

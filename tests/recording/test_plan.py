@@ -91,8 +91,8 @@ def test_expensive_tokens_by_hand():
     few = 64 * 202
     assert expensive_tokens("ablation", PROBES, GPT2) == 2 * few * (2 + 12 * 13 / 2)
     assert expensive_tokens("graft", PROBES, GPT2) == few * (2 + 2 * 26)
-    assert expensive_tokens("band", PROBES, GPT2) == 40 * few
-    assert expensive_tokens("band", PROBES, GPT2, 99) == 100 * few
+    assert expensive_tokens("band", PROBES, GPT2) == 40 * few / 2
+    assert expensive_tokens("band", PROBES, GPT2, 99) == 100 * few / 2
 
 
 def test_a_band_has_as_many_draws_as_the_run_can_afford():
