@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -145,12 +146,36 @@ def sections(m: Measurements) -> list[dict[str, Any]]:
     return result
 
 
+PROBES = {
+    "example": "held-out probes",
+    "few_example": "of the held-out probes",
+    "kl_example": "of the held-out probes",
+    "training_example": "training rows",
+    "control_example": "general texts",
+    "sequence": "sequences of random tokens read twice",
+    "pair": "pairs of twins, of validation rows",
+}
+
+
+def _probes_shown(m: Measurements, picture: Picture) -> str:
+    """Name the probes that a picture shows, with the splits that they are of; "" where it shows none."""
+    parts = []
+    for axis in dict.fromkeys(MEASURE[name].probe_axis for name in picture.measures if m.has(name)):
+        entries = m.probe_set.get(axis, []) if axis else []
+        splits = Counter(entry["split"] for entry in entries if "split" in entry)
+        named = " and ".join(f"{count} of the {split} split" for split, count in sorted(splits.items(), reverse=True))
+        if axis and entries:
+            parts.append(f"{len(entries)} {PROBES[axis]}" + (f" ({named})" if named else ""))
+    return "; ".join(dict.fromkeys(parts))
+
+
 def _chapter(m: Measurements, picture: Picture, left: int) -> tuple[dict[str, Any], int]:
     """Return (what the template shows of one picture, bytes left for those that follow)."""
     missing = [name for name in picture.measures if not m.has(name)]
     shown = {
         "picture": picture,
         "measures": [_measure(MEASURE[name]) for name in picture.measures],
+        "probes": _probes_shown(m, picture),
         "still": None,
         "interactive": None,
         "measured": any(m.has(name) for name in picture.needs or picture.measures),

@@ -26,7 +26,7 @@ from gpt2_interp.report.claims_tables import (
     counted_heads,
     unit_name,
 )
-from gpt2_interp.report.page import FOR_TEXT, run_facts, settings, write_run_report
+from gpt2_interp.report.page import FOR_TEXT, _probes_shown, run_facts, settings, write_run_report
 from gpt2_interp.report.score_tables import overlap, score_cell, score_table, setting_text
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.table import CLAIMED, MEASURE
@@ -298,3 +298,16 @@ def test_runs_without_these_numbers_say_so(tmp_path):
     page = write_run_report(Measurements(paths)).read_text(encoding="utf-8")
     assert "No table: fewer than 8 texts were scored" in page
     assert "No picture: 1 text(s) a checkpoint say nothing" in page
+
+
+def test_a_picture_names_the_probes_that_it_shows(root):
+    m = Measurements(RunPaths("full", root))
+    shown = {picture.name: _probes_shown(m, picture) for picture in PICTURES}
+    entries = m.probe_set["example"]
+    of = {split: sum(entry["split"] == split for entry in entries) for split in ("validation", "test")}
+    assert f"{len(entries)} held-out probes ({of['validation']} of the validation split" in shown["learning_timeline"]
+    assert (
+        f"{of['test']} of the test split" in shown["learning_timeline"]
+        and "general texts" in shown["learning_timeline"]
+    )
+    assert shown["weight_changes_evolution"] == ""  # weights have no probes
