@@ -43,7 +43,7 @@ class ScriptParser(argparse.ArgumentParser):
             raise InputError("the folder that you are in does not exist any more: go to another one.") from None
         for word in [here, *(sys.argv[1:] if args is None else args)]:
             if any("\ud800" <= letter <= "\udfff" for letter in word):
-                raise InputError(f"{word!r} is not written in UTF-8, so no run could record it: rename it.")
+                raise InputError(f"{word!r} is not UTF-8, so it can't be recorded: rename or convert it.")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
