@@ -130,6 +130,9 @@ def test_each_file_is_checked_once_and_only_what_is_asked_for_is_read(tmp_path, 
             read.append(name)
             return self.file.get_tensor(name)
 
+        def metadata(self):
+            return self.file.metadata()
+
     monkeypatch.setattr(hashlib, "file_digest", lambda file, name: checked.append(file.name) or digest(file, name))
     monkeypatch.setattr(snapshot_store, "safe_open", Watched)
     snapshot_store._opened.cache_clear()
