@@ -7,8 +7,8 @@
     python benchmarks/strangers.py --train             also trains two steps wherever flags of training are accepted
 
 Each case is a process of its own, forked when everything is imported. It may end well or be refused; it may not show a
-traceback, hang, be refused in more than two lines, or leave a file behind when it is refused. What is in `REFUSED`
-must be refused. Prints a table, what is wrong, and exits with 1 if anything is.
+traceback, hang, be refused in more than two lines, or leave a file behind when it is refused. Prints a table, what is
+wrong, and exits with 1 if anything is.
 """
 
 from __future__ import annotations
