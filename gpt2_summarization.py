@@ -27,7 +27,9 @@ if __name__ == "__main__":
     # Before the libraries are imported: they read the environment then, and take seconds.
     run_script(lambda: startup.prepare(check_command(sys.argv[1:]).hub_names))
 
+import itertools
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,10 +39,13 @@ from typing import Any
 import transformers
 from transformers import EarlyStoppingCallback, set_seed
 
+from gpt2_interp.analysis.changes import FEWEST_NULL_RUNS
 from gpt2_interp.cli.parser import parse_arguments
 from gpt2_interp.cli.training_flags import as_settings, what_settings_decide
+from gpt2_interp.data.base_text import BaseText, base_text
 from gpt2_interp.data.corpora import Corpus, load_corpus
-from gpt2_interp.data.examples import Example, ExampleBuilder
+from gpt2_interp.data.examples import Example, ExampleBuilder, token_counts
+from gpt2_interp.data.rows import fingerprint
 from gpt2_interp.evaluation import test_rows
 from gpt2_interp.evaluation.facts import FACT_RULE
 from gpt2_interp.evaluation.predictions import write_predictions, write_rouge_scalars
@@ -51,15 +56,18 @@ from gpt2_interp.files import (
     write_json,
 )
 from gpt2_interp.model.anatomy import device_name, model_sizes
+from gpt2_interp.model.base_weights import BaseWeights
 from gpt2_interp.model.load import add_lora, load_base
 from gpt2_interp.model.precision import choose_precision, set_precision
-from gpt2_interp.probes.build import build_probes
+from gpt2_interp.model.settings import ModelArguments
+from gpt2_interp.probes.build import build_probes, text_examples
 from gpt2_interp.probes.probe_set import ProbeSet
 from gpt2_interp.recording.inside_scalars import InsideScalars
 from gpt2_interp.recording.recorder import SnapshotRecorder
+from gpt2_interp.recording.two_ends import record_two_ends
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.store import SnapshotStore
-from gpt2_interp.training import model_card, resuming, run_files
+from gpt2_interp.training import model_card, null_training, resuming, run_files
 from gpt2_interp.training.checkpoints import load_finished, step_of
 from gpt2_interp.training.event_files import AT_THE_BEGINNING, AT_THE_END, cut_event_files
 from gpt2_interp.training.hparams import write_hparams
@@ -81,7 +89,7 @@ def main() -> None:
 
     # --- a new run, or one that goes on ------------------------------------------------------------------------
     if is_main:
-        run_files.check_free(paths, experiment.resume, experiment.overwrite)
+        run_files.check_free(paths, experiment.resume, experiment.overwrite, experiment.null_training)
     began_with = store.run_info() if experiment.resume and store.run_file.is_file() else {}
     resuming.adopt_choices(began_with, experiment, training)
     run_info = {
@@ -100,6 +108,7 @@ def main() -> None:
         say(f"run {paths.run_name} is finished: its results are in {paths.model_outputs}/")
         return
     set_seed(training.seed)
+    own_text = base_text(model_args.model_name_or_path, data_args) if experiment.null_training else None
 
     # --- data ------------------------------------------------------------------------------------------------
     say(f"run {paths.run_name}: {data_args.task}, {model_args.tuning} fine-tuning on {device_name(training)}")
@@ -147,6 +156,15 @@ def main() -> None:
     samples_file = paths.model_outputs / "samples.jsonl"
     patience = experiment.early_stopping_patience
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(paths.logs)
+    recorder = SnapshotRecorder(
+        store,
+        data.probes,
+        run_info,
+        tokenizer,
+        schedule=experiment.snapshot_schedule,
+        measures=experiment.measures,
+        strict=True,
+    )
     trainer = SupervisedTrainer(
         model=model,
         args=training,
@@ -154,15 +172,7 @@ def main() -> None:
         eval_examples=examples["validation"],
         processing_class=tokenizer,
         callbacks=[
-            SnapshotRecorder(
-                store,
-                data.probes,
-                run_info,
-                tokenizer,
-                schedule=experiment.snapshot_schedule,
-                measures=experiment.measures,
-                strict=True,
-            ),
+            recorder,
             InsideScalars(store, paths.logs),
             SampleWriter(
                 test.sample,
@@ -186,6 +196,8 @@ def main() -> None:
     if not trained:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     training_seconds = time.perf_counter() - before_training
+    if own_text:
+        train_null_runs(trainer, recorder, run_info, model_args, data, own_text, experiment.null_training, say)
     if not is_main:
         return
 
@@ -269,6 +281,58 @@ def read_data(model_args, data_args, experiment, training, say: Callable[[str], 
         use: {**entry, **(reports[use].remarks() if use in reports else {})} for use, entry in corpus.provenance.items()
     }
     return Data(corpus, base, tokenizer, builder, examples, probes, origins)
+
+
+def train_null_runs(
+    trainer: SupervisedTrainer,
+    recorder: SnapshotRecorder,
+    run_info: Mapping[str, Any],
+    model_args: ModelArguments,
+    data: Data,
+    own_text: BaseText,
+    count: int,
+    say: Callable[[str], None],
+) -> None:
+    """Train and measure those of the finished run's null runs that are not there yet."""
+    paths, training, corpus = recorder.store.paths, trainer.args, data.corpus
+    if count < FEWEST_NULL_RUNS:
+        say(f"  note: whether a change is beyond training takes --null_training {FEWEST_NULL_RUNS} at least")
+    target = null_training.relative_change(trainer.model, recorder.base)
+    steps = trainer.state.global_step
+    trainer.optimizer = trainer.lr_scheduler = None  # a null run needs the memory of Adam's moments
+    trainer.accelerator.free_memory()
+    length = int(token_counts(data.examples["train"]).max())  # no batch takes more memory than the run's own
+    for number in range(1, count + 1):
+        places = run_files.null_paths(paths, number)
+        if places in run_files.null_runs(paths):
+            continue
+        seed = null_training.null_seed(training.seed, number)
+        others = itertools.chain(corpus.train, corpus.probes, corpus.test_probes, corpus.control)
+        rows = own_text.rows(len(corpus.train), seed, others)
+        examples = text_examples(rows, data.tokenizer, length)
+        model = load_base(model_args, seed, ())[0].to(training.device)
+        model = add_lora(model, model_args, seed) if model_args.tuning == "lora" else model
+        base = BaseWeights(model)
+        made = RunPaths(places.run_name, paths.checkpoints / "null_training")
+        own = null_training.null_arguments(training, steps, seed, places.run_name)
+        say(f"  {places.run_name}: on {own_text.where}, to a relative weight change of {target:.3g}")
+        reached = null_training.train_null(model, base, examples, data.tokenizer, own, target)
+        say(f"  {places.run_name}: {reached.summary()}")
+        if training.process_index == 0:
+            info = {
+                **run_info,
+                "arguments": {**run_info["arguments"], **as_settings(own)},
+                "null_training_of": paths.run_name,
+                "null_training": reached.as_json(),
+                "data": {"train": {"source": own_text.where, "rows": len(rows), "sha256": fingerprint(rows)}},
+                "notes": [],
+            }
+            shutil.rmtree(made.root, ignore_errors=True)  # what a killed process left
+            null = SnapshotStore(made)
+            record_two_ends(null, recorder.store, data.probes, info, model, base, reached.steps)
+            for line in reached.log:
+                null.append_log(line)
+            run_files.put_in_place(made, places)
 
 
 def score_tuned(

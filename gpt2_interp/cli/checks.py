@@ -60,6 +60,13 @@ def validate(model: ModelArguments, data: DataArguments, experiment: ExperimentA
         raise InputError("--early_stopping_patience must be at least 1.")
     if experiment.samples_per_checkpoint < 0:
         raise InputError("--samples_per_checkpoint must be at least 0.")
+    if experiment.null_training < 0:
+        raise InputError("--null_training must be at least 0, the number of runs.")
+    if experiment.null_training and model.config_name:
+        raise InputError(
+            "--null_training trains the base on with text of its own kind, and a model from random weights "
+            "(--config_name) has none: leave one of the two out."
+        )
     if experiment.num_beams < 1:
         raise InputError("--num_beams must be at least 1.")
     if training.save_strategy not in ("steps", "epoch"):

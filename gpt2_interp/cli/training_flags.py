@@ -53,6 +53,13 @@ class ExperimentArguments:
     early_stopping_patience: int | None = flag(
         None, "Stop after N evaluations in a row without improvement of --metric_for_best_model."
     )
+    null_training: int = flag(
+        0,
+        "Afterwards make N short runs of the same base on its own kind of text, with other seeds, until the weights "
+        "have changed as much: with at least 3, claims.json tells what any training would change. The text: "
+        "synthetic_text for the embedded base, else --control_file, else WikiText.",
+        decides="record",
+    )
     resume: bool = flag(False, "Go on from the newest intact checkpoint of this --run_name.", decides="nothing")
     overwrite: bool = flag(False, "Delete an earlier run of this --run_name first.", decides="nothing")
     root: str = flag(

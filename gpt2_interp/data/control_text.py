@@ -33,19 +33,28 @@ def load_control(
     --control_file if given; beside an embedded source the other one's texts; beside rows from the Hub, paragraphs of
     WikiText's test split. Texts that are training rows are left out. Raises InputError for a bad --control_file only.
     """
-    if data.control_file:
-        texts, where, notes = _file_texts(Path(data.control_file), data.text_unit), data.control_file, []
-    elif (data.dataset_name or "").startswith("synthetic_"):
+    if (data.dataset_name or "").startswith("synthetic_") and not data.control_file:
         return _embedded(OTHER_TEXT.get(data.dataset_name, "synthetic_news"), seed, count)
-    elif data.dataset_name or _streamed(data):
-        texts, where, notes = _wikitext()
-    else:
+    if not (data.control_file or data.dataset_name or _streamed(data)):
         return [], "", ["no general text to hold the changes against: give some with --control_file"]
+    texts, where, notes = general_texts(data)
+    if notes:
+        notes = [f"no general text to hold the changes against: {note}; give a --control_file" for note in notes]
     fresh = not_among(texts, training)
     if len(fresh) < len(texts):
         notes.append(f"{len(texts) - len(fresh)} texts of {where} are training rows: they are no general text")
     chosen = sorted(random.Random(f"{seed} control").sample(range(len(fresh)), min(count, len(fresh))))
     return [_row(f"control-{i:06d}", fresh[i]) for i in chosen], where, notes
+
+
+def general_texts(data: DataArguments) -> tuple[list[str], str, list[str]]:
+    """Return (texts, where they come from, why there are none): those of --control_file, else paragraphs of WikiText.
+
+    Raises InputError for a bad --control_file only.
+    """
+    if data.control_file:
+        return _file_texts(Path(data.control_file), data.text_unit), data.control_file, []
+    return _wikitext()
 
 
 def _row(identity: str, text: str, cluster: str | None = None) -> Row:
@@ -103,8 +112,7 @@ def _wikitext() -> tuple[list[str], str, list[str]]:
     if not path.is_file():
         why = "the Hugging Face Hub can't be reached" if is_offline() else _download(path)
         if why:
-            note = f"no general text to hold the changes against: WikiText can't be had ({why}); give a --control_file"
-            return [], source.address, [note]
+            return [], source.address, [f"WikiText can't be had ({why})"]
     records = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     texts = [text.target for record in records if (text := source.read(record)) is not None]
     return texts, f"{source.address} test", []

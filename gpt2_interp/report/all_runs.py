@@ -37,6 +37,7 @@ def write_overview(root: Path) -> Path | None:
             runs.append(Measurements(RunPaths(name, root)))
         except (InputError, ValueError, KeyError) as problem:
             unreadable.append((name, str(problem)))
+    runs = [m for m in runs if not m.info.get("null_training_of")]  # shown by the run that they belong to
     overview = {
         "tasks": [
             {"name": str(task), **_compare([m for m in runs if m.info.get("task") == task])}

@@ -19,10 +19,10 @@ from peft import PeftModel
 from gpt2_interp import files
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.files import write_atomically, write_json
+from gpt2_interp.files import read_json, write_atomically, write_json
 from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.model.task_file import TASK_FILE
-from gpt2_interp.run_paths import RunPaths
+from gpt2_interp.run_paths import RunPaths, measured_runs
 from gpt2_interp.training.checkpoints import best_intact_step, load_weights, remove_leftovers, step_of
 
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "tokenizers")
@@ -31,10 +31,18 @@ RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", 
 # --- before ----------------------------------------------------------------------------------------------------
 
 
-def check_free(paths: RunPaths, resume: bool, overwrite: bool) -> None:
-    """Refuse to touch an earlier run of this name unless a flag allows it. Raises InputError."""
+def check_free(paths: RunPaths, resume: bool, overwrite: bool, n_null: int = 0) -> None:
+    """Refuse to touch an earlier run of this name, or its null runs, unless a flag allows it, and ever to touch another
+    run that has the name of one of the `n_null` null runs to come. Raises InputError."""
+    ours = null_runs(paths)
+    for null in (null_paths(paths, number) for number in range(1, n_null + 1)):
+        if null.metrics.exists() and null not in ours:
+            raise InputError(
+                f"--null_training would make a run {null.run_name!r}, and there is another one of this name: give "
+                f"another --run_name."
+            )
     exists = any(path.exists() for path in paths.all())
-    if exists and not (resume or overwrite):
+    if (exists or ours) and not (resume or overwrite):
         raise InputError(
             f"run {paths.run_name!r} already exists: --resume goes on with it, --overwrite deletes it first, "
             f"another --run_name keeps both."
@@ -45,6 +53,40 @@ def check_free(paths: RunPaths, resume: bool, overwrite: bool) -> None:
         )
     if exists:
         lock_run(paths)
+
+
+def null_paths(paths: RunPaths, number: int) -> RunPaths:
+    """Return the places of a run's null run with this number, from 1 on. Raises InputError where its name is too
+    long."""
+    return RunPaths(f"{paths.run_name}-null-{number}", paths.root)
+
+
+def null_runs(paths: RunPaths) -> list[RunPaths]:
+    """Return the places of all null runs that `--null_training` made for this run."""
+    return [
+        RunPaths(name, paths.root)
+        for name in measured_runs(paths.root)
+        if name.startswith(f"{paths.run_name}-null-")
+        and _null_training_of(RunPaths(name, paths.root)) == paths.run_name
+    ]
+
+
+def _null_training_of(paths: RunPaths) -> str | None:
+    try:
+        return read_json(paths.metrics / "run.json").get("null_training_of")
+    except InputError:  # whoever reads that run says so
+        return None
+
+
+def put_in_place(made: RunPaths, paths: RunPaths) -> None:
+    """Move a whole null run's measurements to where runs are read. Its run.json comes last: without it there is no
+    run."""
+    for here, there in ((made.attention, paths.attention), (made.latent, paths.latent), (made.metrics, paths.metrics)):
+        shutil.rmtree(there, ignore_errors=True)  # what a killed process left
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if here.exists():
+            shutil.move(here, there)
+    shutil.rmtree(made.root)
 
 
 def is_finished(paths: RunPaths) -> bool:
@@ -90,7 +132,7 @@ def prepare_run(paths: RunPaths, resume: bool, overwrite: bool) -> None:
     if overwrite:  # first what says that there is a run to resume: a kill may leave the rest
         try:
             (paths.model_outputs / "metrics.json").unlink(missing_ok=True)
-            for path in (paths.checkpoints, *paths.all()):
+            for path in (paths.checkpoints, *paths.all(), *(path for null in null_runs(paths) for path in null.all())):
                 _empty(path)
         except OSError as error:
             raise InputError(f"--overwrite can't delete {error.filename}: {error.strerror}.") from None
