@@ -120,13 +120,15 @@ def restored_losses(
     units: np.ndarray,
     bar,
 ) -> Iterator[tuple[int, list[int], Tensor]]:
-    """Yield (index in RESTORED, heads, losses [example, head, kind]) with the measure's numbers put back; units:
-    [restored, head] bool."""
+    """Yield (index in RESTORED, heads, losses [example, head, kind]) with the measure's numbers put back, NaN for an
+    example in which no query has the number; units: [restored, head] bool."""
     for m, name in enumerate(RESTORED):
         heads = np.flatnonzero(units[m]).tolist()
         if heads:
-            z = restored_outputs(name, rows.of(heads), numbers[name][:, heads])
-            yield m, heads, batch.losses_with(reading, layer, heads, z, bar)
+            number = numbers[name][:, heads]
+            known = (number.isfinite() & rows.places.queries[:, None]).any(dim=-1, keepdim=True)  # [example, head, 1]
+            losses = batch.losses_with(reading, layer, heads, restored_outputs(name, rows.of(heads), number), bar)
+            yield m, heads, losses.masked_fill(~known, torch.nan)
 
 
 def repeated_texts(sequences: Sequence[Sequence[int]]) -> Texts:

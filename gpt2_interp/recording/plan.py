@@ -26,13 +26,8 @@ from gpt2_interp.snapshots.table import (
 
 QUARTERS = 4  # heavy snapshots: the first, the last, and the first after each quarter of the run
 SMALL = 1e13  # floating-point operations that are no matter on any machine: about a minute on two cores
-OF_WEIGHTS = (
-    "weights",
-    "spectra",
-    "probe_gradient",
-    "band",
-    "restoration",
-)  # they need each matrix of the model, and its change
+# They need each matrix of the model, and its change.
+OF_WEIGHTS = ("weights", "spectra", "probe_gradient", "band", "restoration")
 EXPENSIVE = ("ablation", "graft", "band")  # forward passes by the hundred
 
 
