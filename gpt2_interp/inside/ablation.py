@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -14,8 +12,8 @@ from tqdm import tqdm
 from transformers import GPT2LMHeadModel
 
 from gpt2_interp.data.examples import Example, collate, token_counts
+from gpt2_interp.inside.interventions import read
 from gpt2_interp.inside.losses import (
-    final_states,
     has_loss,
     kind_means,
     queries,
@@ -28,38 +26,6 @@ from gpt2_interp.inside.losses import (
 from gpt2_interp.inside.observation import PAD_ID, batches
 
 PARTS = ("source", "target")  # parts of an example: source and template, and target
-
-
-@dataclass(frozen=True)
-class Forward:
-    """Everything that one forward pass leaves behind.
-
-    entries: the residual stream where a layer begins; z: its heads' outputs side by side, the input of attn.c_proj;
-    each one tensor a layer, [batch, seq, d_model]. final: [batch, seq, d_model] after ln_f. mask: what attention gets.
-    """
-
-    entries: list[Tensor]
-    z: list[Tensor]
-    final: Tensor
-    mask: Tensor | None
-
-
-def observed_forward(gpt2: GPT2LMHeadModel, input_ids: Tensor) -> Forward:
-    """Run [batch, seq] token ids, padded on the right, and keep what `Forward` lists."""
-    entries, z, masks = [], [], []
-    with ExitStack() as stack:
-        for block in gpt2.transformer.h:
-            for hook in (
-                block.register_forward_pre_hook(lambda _, args: entries.append(args[0])),
-                block.attn.register_forward_pre_hook(
-                    lambda _, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
-                ),
-                block.attn.c_proj.register_forward_pre_hook(lambda _, args: z.append(args[0])),
-            ):
-                stack.callback(hook.remove)
-        final = final_states(gpt2, input_ids)
-    mask = masks[0]
-    return Forward(entries, z, final, None if mask is None else mask[:1])  # the same for every row: only causal
 
 
 def part_masks(examples: Sequence[Example], length: int, device: torch.device) -> Tensor:
@@ -126,7 +92,7 @@ def ablation_exact(
         for rows in batches_of(counted, examples, max_batch_tokens):
             chosen = [examples[i] for i in rows]
             ids = collate(chosen, PAD_ID)["input_ids"].to(gpt2.device)
-            means[rows] = part_means(observed_forward(gpt2, ids).z, part_masks(chosen, ids.shape[1], ids.device)).cpu()
+            means[rows] = part_means(read(gpt2, ids).z, part_masks(chosen, ids.shape[1], ids.device)).cpu()
         replacement = other_half_means(means, halves)
         possible = replaceable(examples, replacement)
         total = len(possible) * gpt2.config.n_layer * gpt2.config.n_head
@@ -152,7 +118,7 @@ def _ablate_batch(
     batch = {name: t.to(gpt2.device) for name, t in collate(examples, PAD_ID).items()}
     ids, labels = batch["input_ids"], batch["labels"]
     in_source = part_masks(examples, ids.shape[1], ids.device)[:, 0, :, None]
-    intact = observed_forward(gpt2, ids)
+    intact = read(gpt2, ids)
     row, position, wanted = queries(labels)
     members = torch.zeros(*ids.shape, kinds[0].shape[1], dtype=torch.bool, device=ids.device)  # [batch, seq, kind]
     members[row, position] = query_members(examples, kinds).to(ids.device)

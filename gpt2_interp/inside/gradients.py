@@ -14,12 +14,12 @@ from gpt2_interp.data.examples import Example, collate
 from gpt2_interp.inside.ablation import (
     PARTS,
     batches_of,
-    observed_forward,
     other_half_means,
     part_masks,
     part_means,
     replaceable,
 )
+from gpt2_interp.inside.interventions import read
 from gpt2_interp.inside.losses import has_loss, queries, row_means, token_nll, undisturbed
 from gpt2_interp.inside.observation import PAD_ID
 from gpt2_interp.model.anatomy import matrix_parts, measured_modules, stored_weight
@@ -67,7 +67,7 @@ class _ProbeLoss(nn.Module):
         self.gpt2 = gpt2
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        ran = observed_forward(self.gpt2, input_ids)
+        ran = read(self.gpt2, input_ids)
         row, position, wanted = queries(labels)
         nll = token_nll(self.gpt2, ran.final[row, position], wanted)
         return row_means(nll, row, len(labels)).sum(), ran.z

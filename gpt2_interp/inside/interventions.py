@@ -30,13 +30,15 @@ class Reading:
 
     entries: the residual stream where a layer begins; qkv: its queries, keys and values side by side, the output of
     attn.c_attn; z: its heads' outputs side by side, the input of attn.c_proj. One tensor a layer, [batch, seq, d_model]
-    or [batch, seq, 3 d_model]. final: [batch, seq, d_model] after ln_f. scalings: of each layer's scores.
+    or [batch, seq, 3 d_model]. final: [batch, seq, d_model] after ln_f. mask: what attention got, the same for every
+    row. scalings: of each layer's scores.
     """
 
     entries: list[Tensor]
     qkv: list[Tensor]
     z: list[Tensor]
     final: Tensor
+    mask: Tensor | None
     n_head: int
     scalings: list[float]
 
@@ -60,17 +62,22 @@ class Reading:
 
 def read(gpt2: GPT2LMHeadModel, input_ids: Tensor) -> Reading:
     """Run [batch, seq] token ids, padded on the right, and keep what `Reading` lists."""
-    entries, qkv, z = [], [], []
+    entries, qkv, z, masks = [], [], [], []
     with ExitStack() as stack:
         for block in gpt2.transformer.h:
             for hook in (
                 block.register_forward_pre_hook(lambda _, args: entries.append(args[0])),
+                block.attn.register_forward_pre_hook(
+                    lambda _, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+                ),
                 block.attn.c_attn.register_forward_hook(lambda _, args, output: qkv.append(output)),
                 block.attn.c_proj.register_forward_pre_hook(lambda _, args: z.append(args[0])),
             ):
                 stack.callback(hook.remove)
         final = final_states(gpt2, input_ids)
-    return Reading(entries, qkv, z, final, gpt2.config.n_head, [block.attn.scaling for block in gpt2.transformer.h])
+    mask = None if masks[0] is None else masks[0][:1]  # only causal: padding is on the right
+    scalings = [block.attn.scaling for block in gpt2.transformer.h]
+    return Reading(entries, qkv, z, final, mask, gpt2.config.n_head, scalings)
 
 
 def split_heads(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
