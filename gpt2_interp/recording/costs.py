@@ -83,8 +83,8 @@ def rare_seconds(
                 found["graft"] = graft_passes(len(trained_blocks(gpt2, base))) * seconds
             if "restoration" in groups:
                 tokens = expensive_tokens("restoration", probe_set, model_sizes(gpt2))
-                # The numbers, and all of it under noise, take about as much again, each.
-                found["restoration"] = 3 * tokens / token_forwards(examples) * seconds
+                # Numbers that changed, and all of it under noise, take about as much as the parts of all heads.
+                found["restoration"] = 2 * tokens / token_forwards(examples) * seconds
         if "band" in groups:
             names = {name.removeprefix("band_") for name in wanted_names(["band"], {"final"})}
             few = few_probes(gpt2, probe_set, names, base, reference)

@@ -139,7 +139,7 @@ def test_what_can_be_measured_is_where_weights_are_unknown(tmp_path, capsys, kin
     line = next(line for line in printed.splitlines() if "left out: " in line)
     assert kind.lower() in line.lower() and "weights, spectra" in line and printed.count("left out: ") == 1
     left_out = store.run_info()["measures"]["left_out"]
-    assert set(left_out) == {"weights", "spectra", "probe_gradient", "band"}
+    assert set(left_out) == {"weights", "spectra", "probe_gradient", "band", "restoration"}
     assert store.steps() == [0, 2, 4, 6]
     first, last = store.load(0), store.load(6)
     assert not {"weight_change", "stable_rank", "probe_grad", "band_attn_sink"} & set(last)
