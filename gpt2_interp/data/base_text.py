@@ -30,7 +30,7 @@ class BaseText:
         Raises InputError where no text is left.
         """
         if self.texts is None:
-            texts = pretraining_texts(count, seed)
+            texts = list(pretraining_texts(count, seed))
         else:
             fresh = not_among(self.texts, others)
             if not fresh:
