@@ -69,7 +69,7 @@ def main() -> None:
     print(f"{projection.info['method']} took {time.perf_counter() - started:.1f} s")
 
     # 3. The pictures.
-    written = [paths.latent / "projection.safetensors", *draw(projection, measurements)]
+    written = [paths.latent / "projection.safetensors", *draw(projection, measurements, arguments.vector)]
     for path in written:
         print(f"wrote {path}")
 
@@ -106,15 +106,15 @@ def load_states(measurements: Measurements, layer: int, pooling: str, max_steps:
     return steps, np.stack(states)
 
 
-def draw(projection: Projection, measurements: Measurements) -> list[Path]:
-    """Write the page and the GIF; returns their paths."""
+def draw(projection: Projection, measurements: Measurements, vector: bool = False) -> list[Path]:
+    """Write the page and the GIF, with `vector` also a PDF of its last frame; returns their paths."""
     from gpt2_interp.figures.draw import write_layout  # here: drawing libraries take seconds to import
     from gpt2_interp.figures.latent import LatentSpace
 
     n_probe = projection.coordinates.shape[1]
     space = LatentSpace(projection, measurements.probe_ids(n_probe), measurements.clusters(n_probe))
     row = next(picture for picture in PICTURES if picture.script == "analyze_latent_space.py")
-    return write_layout(space, row, measurements)
+    return write_layout(space, row, measurements, vector)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -139,6 +139,7 @@ def parse_arguments() -> argparse.Namespace:
         default=20,
         help="project at most this many steps, evenly spread, the first and the last among them",
     )
+    parser.add_argument("--vector", action="store_true", help="also write a PDF of the animation's last frame")
     parser.add_argument("--root", type=Path, default=Path("."), help="folder that holds the output folders")
     arguments = parser.parse_args()
     if arguments.n_neighbors < 2:

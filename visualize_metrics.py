@@ -2,11 +2,12 @@
 
     python visualize_metrics.py --run_name quickstart
     python visualize_metrics.py --run_name quickstart --only attention_head_evolution report
+    python visualize_metrics.py --run_name quickstart --vector
     python visualize_metrics.py --all
 
 reads   interpretability_metrics/<run>/, attention_analysis/<run>/, latent_space_evolution/<run>/, model_outputs/<run>/
 writes  interpretability_metrics/<run>/claims.json               every change, tested, and the words that follow
-        visualizations/<run>/                                    the pictures below
+        visualizations/<run>/                                    the pictures below; with --vector each as PDF too
         visualizations/<run>/interpretability_report.html        all of it in one file
         visualizations/interpretability_report.html              all runs compared
 
@@ -45,7 +46,7 @@ def main() -> None:
     written, failed = [], []
     for run in runs:
         try:
-            paths, problems = draw_run(RunPaths(run, arguments.root), names)
+            paths, problems = draw_run(RunPaths(run, arguments.root), names, arguments.vector)
             written += paths
             failed += problems
         except InputError as problem:
@@ -63,7 +64,7 @@ def main() -> None:
         raise InputError("nothing could be drawn; the lines above say why.")
 
 
-def draw_run(paths: RunPaths, names: list[str]) -> tuple[list[Path], list[str]]:
+def draw_run(paths: RunPaths, names: list[str], vector: bool = False) -> tuple[list[Path], list[str]]:
     """Test the run's changes, draw the named pictures, and its report last; returns the files and why others are
     missing."""
     from tqdm import tqdm
@@ -85,7 +86,7 @@ def draw_run(paths: RunPaths, names: list[str]) -> tuple[list[Path], list[str]]:
                 written.append(write_run_report(measurements))
                 continue
             try:
-                written += write_picture(DRAWN_HERE[name], measurements)
+                written += write_picture(DRAWN_HERE[name], measurements, vector)
             except InputError as problem:  # this measure is not there (yet); the others may be
                 missing.append(f"{name}: {problem}")
     return written, missing
@@ -97,6 +98,9 @@ def parse_arguments() -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run_name", help="the run to draw")
     which.add_argument("--all", action="store_true", help="draw every run that has measurements")
+    parser.add_argument(
+        "--vector", action="store_true", help="also write a PDF beside each picture, of an animation its last frame"
+    )
     only = "draw only these of the pictures below; report: both HTML reports"
     parser.add_argument("--only", nargs="+", metavar="NAME", help=only)
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder that holds the output folders")

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpt2_interp.statistics.intervals import nan_mean
+
 EPSILON = 0.5  # Shuttleworth et al. 2024
 
 
 CURVE = np.linspace(0, 1, 21)
+
+
+def most_sink(values: np.ndarray) -> float:
+    """Return the largest share of attention that any head gives to the first token, at the first or the last snapshot.
+
+    values: attn_sink, [step, probe, ...]; a head's share is its mean over probes. NaN where it is not defined.
+    """
+    ends = nan_mean(values[[0, -1]], axis=1)
+    return float(np.nanmax(ends)) if np.isfinite(ends).any() else np.nan
 
 
 def intruders(cosines: np.ndarray, eps: float = EPSILON) -> np.ndarray:

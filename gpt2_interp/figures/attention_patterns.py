@@ -12,9 +12,10 @@ from matplotlib.patches import Rectangle
 
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
-from gpt2_interp.figures.gif import Canvas, draw_gif, film, only_one
+from gpt2_interp.figures.draw_axes import ROW
+from gpt2_interp.figures.gif import Canvas, Film, draw_film, only_one, step_durations
 from gpt2_interp.figures.heads import HEADS_SHOWN, head_evolution
-from gpt2_interp.figures.panels import STYLE, color_map, measure_label
+from gpt2_interp.figures.panels import SMALLEST_TEXT, STYLE, WIDTH, color_map, measure_label
 from gpt2_interp.snapshots.patterns import unfold_patterns
 
 
@@ -61,13 +62,13 @@ def readable(token: str) -> str:
     return text if len(text) <= 12 else text[:11] + "…"
 
 
-@draw_gif.register
-def _(data: PatternEvolution, m: Measurements) -> bytes:
+@draw_film.register
+def _(data: PatternEvolution, m: Measurements) -> Film:
     n_token = len(data.tokens)
     with matplotlib.rc_context(STYLE):
-        side = float(np.clip(0.095 * n_token, 3.0, 5.6))
         columns = min(2, len(data.heads))
-        canvas = Canvas(columns * side + 2.2, -(-len(data.heads) // columns) * side + 1.6, dpi=80)
+        side = (WIDTH - 1.7) / columns
+        canvas = Canvas(-(-len(data.heads) // columns) * (side + 0.25) + 1.3)
         axes = canvas.figure.subplots(-(-len(data.heads) // columns), columns, squeeze=False, sharex=True, sharey=True)
         images = []
         for ax, (layer, head), change, first in zip(
@@ -75,7 +76,7 @@ def _(data: PatternEvolution, m: Measurements) -> bytes:
         ):
             image = ax.imshow(first, cmap=color_map("magma"), norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
             images.append(image)
-            ax.set_title(f"layer {layer}, head {head}: {change:+.2f} bits", fontsize=9)
+            ax.set_title(f"layer {layer}, head {head}: {change:+.2f} bits")
             ax.grid(False)
             for boundary in data.boundaries:
                 if 0 < boundary < n_token:
@@ -92,7 +93,7 @@ def _(data: PatternEvolution, m: Measurements) -> bytes:
             ticks=[0, 0.05, 0.25, 0.5, 1],
             label=f"{measure_label('attn_pattern')}, square-root scale",
         )
-        title = canvas.figure.suptitle("\n", fontsize=10)
+        title = canvas.figure.suptitle("\n")
 
         def show(i: int) -> None:
             for image, pattern in zip(images, data.patterns[i], strict=True):
@@ -102,7 +103,7 @@ def _(data: PatternEvolution, m: Measurements) -> bytes:
                 f"the heads whose entropy changed most by step {data.steps[-1]} (mean over all probes)"
             )
 
-        return film(canvas, len(data.steps), show)
+        return Film(canvas, show, step_durations(len(data.steps)))
 
 
 ANSWER = "#35e07a"  # green on magma's black, violet, orange and yellow alike
@@ -119,15 +120,14 @@ def mark_answers(ax, gold: list[tuple[str, list[int], list[int]]]) -> None:
 
 def token_ticks(axes: np.ndarray, tokens: list[str], side: float, answers: Collection[int] = ()) -> None:
     """Token labels at the outer edges, as many as are legible; those of `answers` first."""
-    every = max(1, -(-len(tokens) // int(side * 14)))
+    every = max(1, -(-len(tokens) // int(side / ROW)))
     near = {at + off for at in answers for off in range(1 - every, every)}
     shown = sorted({*(at for at in range(0, len(tokens), every) if at not in near), *answers})
-    size = float(np.clip(side * 60 / len(tokens) * every, 4.5, 8))
     for ax in axes.ravel():
         if ax.figure is None:  # removed
             continue
-        ax.set_xticks(shown, [tokens[i] for i in shown], rotation=90, fontsize=size)
-        ax.set_yticks(shown, [tokens[i] for i in shown], fontsize=size)
+        ax.set_xticks(shown, [tokens[i] for i in shown], rotation=90, fontsize=SMALLEST_TEXT)
+        ax.set_yticks(shown, [tokens[i] for i in shown], fontsize=SMALLEST_TEXT)
         ax.tick_params(length=0, pad=1)
         for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
             for label, i in zip(labels, shown, strict=False):  # inner panels have no labels

@@ -16,8 +16,10 @@ from gpt2_interp.figures.panels import (
     SHOWN,
     MapPanel,
     Maps,
+    heading,
     measure_label,
     not_measured,
+    plain_unit,
     symmetric_range,
 )
 from gpt2_interp.figures.registry import HEAD_MEASURES
@@ -56,7 +58,7 @@ def _change_map(m: Measurements, name: str) -> MapPanel:
     changes = head_changes(m, name)
     if not changes:
         why = m.claims["measures"].get(name, {}).get("why_none")
-        return MapPanel(name, measure_label(name), note=why or not_measured(name))
+        return MapPanel(heading(name), measure_label(name), note=why or not_measured(name))
     shape = len(m.labels("layer")), len(m.labels("head"))
     values, outlined = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
     state = np.full(shape, NO_BAND)
@@ -69,13 +71,14 @@ def _change_map(m: Measurements, name: str) -> MapPanel:
     smallest = 0.0 if MEASURE[name].as_factor else MEASURE[name].smallest
     half = max(symmetric_range(values), smallest)  # nothing too small to matter looks like much
     return MapPanel(
-        f"{name}: {outlined.sum()} of {outlined.size}",
-        MEASURE[name].unit,
+        f"{heading(name)}: {outlined.sum()} of {outlined.size}",
+        plain_unit(name),
         m.labels("layer"),
         m.labels("head"),
         values,
-        (-half, half),
-        diverging=True,
+        (0.0, half) if MEASURE[name].never_negative else (-half, half),
+        diverging=not MEASURE[name].never_negative,
+        colors="Reds",
         state=state,
         outlined=outlined,
         hover=hover,
@@ -110,7 +113,7 @@ def _ablation_map(m: Measurements) -> MapPanel:
     try:
         steps, values = m.stack(name)  # [step, few_example, layer, head]
     except InputError:
-        return MapPanel(name, measure_label(name), note=not_measured(name))
+        return MapPanel(heading(name), measure_label(name), note=not_measured(name))
     mean = nan_mean(values[-1], axis=0)
     state, outlined = np.full(mean.shape, NO_BAND), np.zeros(mean.shape, dtype=bool)
     hover = [[f"layer {i}, head {j}: {signed(mean[i, j])}" for j in range(mean.shape[1])] for i in range(len(mean))]
@@ -127,8 +130,8 @@ def _ablation_map(m: Measurements) -> MapPanel:
             )
     half = symmetric_range(mean)
     return MapPanel(
-        f"{name} at step {steps[-1]}",
-        MEASURE[name].unit,
+        f"{heading(name)}, step {steps[-1]}",
+        plain_unit(name),
         m.labels("layer"),
         m.labels("head"),
         mean,
@@ -145,6 +148,6 @@ def _ablation_map(m: Measurements) -> MapPanel:
 
 def head_changes_layout(m: Measurements) -> Maps:
     panels = [*head_change_panels(m), *ablation_maps(m)]
-    n_layer, n_head = len(m.labels("layer")), len(m.labels("head"))
-    size = max(3.3, 0.19 * n_head + 1.3), max(2.1, 0.17 * n_layer + 0.9)
-    return Maps(TITLE, panels, 4, size, 3, max(300, 17 * n_layer + 140), page_title=SUBJECT)
+    n_layer = len(m.labels("layer"))
+    height = max(1.6, 0.125 * n_layer + 0.9)
+    return Maps(TITLE, panels, 3, height, 3, max(300, 17 * n_layer + 140), page_title=SUBJECT)

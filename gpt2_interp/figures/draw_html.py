@@ -22,6 +22,7 @@ from gpt2_interp.figures.panels import (
     OUTSIDE,
     SHOWN,
     SNAPSHOT_AXIS,
+    STEP_AXIS,
     WITHIN,
     Bars,
     HeatPanel,
@@ -30,6 +31,7 @@ from gpt2_interp.figures.panels import (
     Lines,
     MapPanel,
     Maps,
+    StepAxis,
     highest,
     symmetric_range,
 )
@@ -63,22 +65,29 @@ def draw_html(layout: object, m: Measurements) -> go.Figure:
 def _(layout: Lines, m: Measurements) -> go.Figure:
     panels = layout.panels
     rows = -(-len(panels) // 2)
-    titles = [panel.title for panel in panels]
+    titles = [panel.title + (f"<br><sup>{panel.remark}</sup>" if panel.remark else "") for panel in panels]
     figure = make_subplots(rows, 2, subplot_titles=titles, vertical_spacing=0.28 / rows, horizontal_spacing=0.1)
     seen: set[str] = set()
     for i, panel in enumerate(panels):
-        plotly_lines(figure, panel, i // 2 + 1, i % 2 + 1, seen)
+        plotly_lines(figure, panel, i // 2 + 1, i % 2 + 1, seen, m.steps)
     figure.update_layout(height=300 * rows, title=plotly_title(m, layout.title), margin={"t": 90})
     figure.update_layout(legend={"orientation": "h", "y": -0.2 / rows, "yanchor": "top"})
     return plain_look(figure)
 
 
-def plotly_lines(figure: go.Figure, panel: LinePanel, row: int, col: int, seen: set[str]) -> None:
-    """One line panel as traces; a label that the legend already has is not repeated."""
+def plotly_lines(
+    figure: go.Figure, panel: LinePanel, row: int, col: int, seen: set[str], snapshots: Sequence[int] = ()
+) -> None:
+    """One line panel as traces; a label that the legend already has is not repeated.
+
+    snapshots: of the run, for a panel over the step.
+    """
+    axis = StepAxis(snapshots) if panel.x_label == STEP_AXIS and len(snapshots) > 1 else None
     for line in panel.lines:
+        x = line.x if axis is None else axis.place(line.x)
         if line.low is not None:
             band = go.Scatter(
-                x=np.concatenate([line.x, line.x[::-1]]),
+                x=np.concatenate([x, x[::-1]]),
                 y=np.concatenate([line.high, line.low[::-1]]),
                 fill="toself",
                 mode="lines",
@@ -91,19 +100,23 @@ def plotly_lines(figure: go.Figure, panel: LinePanel, row: int, col: int, seen: 
             )
             figure.add_trace(band, row, col)
         trace = go.Scatter(
-            x=line.x,
+            x=x,
             y=line.y,
+            customdata=line.x,
             name=line.label,
             legendgroup=line.label,
-            showlegend=line.label not in seen,
+            showlegend=bool(line.label) and line.label not in seen,
             mode="lines+markers" if len(line.x) <= 30 and len(line.x) != 2 else "lines",
             marker={"size": 5},
             line={"color": line.color, "width": 3 if line.wide else 1.3, "dash": "dash" if line.dashed else "solid"},
-            hovertemplate=f"{panel.x_label} %{{x}}: %{{y:.4g}}<extra>{line.label}</extra>",
+            hovertemplate=f"{panel.x_label} %{{customdata}}: %{{y:.4g}}<extra>{line.label}</extra>",
         )
         figure.add_trace(trace, row, col)
         seen.add(line.label)
     figure.update_xaxes(title_text=panel.x_label, row=row, col=col)
+    if axis is not None:
+        shown = axis.labelled(9)
+        figure.update_xaxes(tickvals=axis.place(np.array(shown)), ticktext=[str(s) for s in shown], row=row, col=col)
     figure.update_yaxes(title_text=panel.y_label, type="log" if panel.log_y else "linear", row=row, col=col)
     if panel.y_limits:
         figure.update_yaxes(range=panel.y_limits, row=row, col=col)
@@ -160,7 +173,7 @@ def _(layout: Heats, m: Measurements) -> go.Figure:
     spacing = {"vertical_spacing": min(0.12, 0.3 / rows), "horizontal_spacing": 0.13}
     figure = make_subplots(rows, columns, specs=specs, subplot_titles=titles, **spacing)
     if above:
-        plotly_lines(figure, above, 1, 1, set())
+        plotly_lines(figure, above, 1, 1, set(), m.steps)
     for i, panel in enumerate(panels):
         row, col = i // columns + 1 + first, i % columns + 1
         add_heat(figure, panel, row, col)
@@ -256,7 +269,7 @@ def add_map(figure: go.Figure, panel: MapPanel, row: int, col: int) -> None:
         "y": sum(subplot.yaxis.domain) / 2,
         "len": subplot.yaxis.domain[1] - subplot.yaxis.domain[0],
     }
-    colors = {"colorscale": "RdBu", "reversescale": True} if panel.diverging else {"colorscale": "Viridis"}
+    colors = {"colorscale": "RdBu", "reversescale": True} if panel.diverging else {"colorscale": panel.colors}
     low, high = panel.limits
     figure.add_trace(go.Heatmap(z=shown, x=x, y=y, zmin=low, zmax=high, colorbar=bar, **colors, **said), row, col)
     _outline(figure, panel, row, col)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import singledispatch
 
 import imageio.v3 as imageio
@@ -13,24 +14,43 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.figures.panels import WIDTH
 
 FRAME_MS = 900
 LAST_FRAME_MS = 2500
 
 
+@dataclass(frozen=True)
+class Film:
+    """An animation: `show` puts frame number i onto the canvas; durations: milliseconds of each frame."""
+
+    canvas: Canvas
+    show: Callable[[int], None]
+    durations: Sequence[int]
+
+    def gif(self) -> bytes:
+        """Return all frames as an animated GIF."""
+        frames = []
+        for i in range(len(self.durations)):
+            self.show(i)
+            frames.append(self.canvas.frame())
+        return gif_bytes(frames, self.durations)
+
+    def last(self) -> Figure:
+        """Return the figure with its last frame."""
+        self.show(len(self.durations) - 1)
+        return self.canvas.figure
+
+
 @singledispatch
-def draw_gif(layout: object, m: Measurements) -> bytes:
+def draw_film(layout: object, m: Measurements) -> Film:
     """Return the animation of a layout, which registers its drawing here."""
     raise TypeError(f"no animation can be drawn of {type(layout).__name__}.")
 
 
-def film(canvas: Canvas, n_step: int, show: Callable[[int], None]) -> bytes:
-    """The GIF with one frame a step; `show` puts step number i onto the canvas."""
-    frames = []
-    for i in range(n_step):
-        show(i)
-        frames.append(canvas.frame())
-    return gif_bytes(frames, step_durations(n_step))
+def draw_gif(layout: object, m: Measurements) -> bytes:
+    """Return the GIF of a layout."""
+    return draw_film(layout, m).gif()
 
 
 def gif_bytes(frames: Sequence[np.ndarray], duration_ms: Sequence[int]) -> bytes:
@@ -67,10 +87,10 @@ def only_one(steps: Sequence[int]) -> str:
 
 
 class Canvas:
-    """A matplotlib figure that is drawn again and again into RGB arrays."""
+    """A matplotlib figure as wide as a page's text that is drawn again and again into RGB arrays; height in inches."""
 
-    def __init__(self, width: float, height: float, dpi: int = 90, layout: str | None = "constrained"):
-        self.figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
+    def __init__(self, height: float, dpi: int = 130, layout: str | None = "constrained"):
+        self.figure = Figure(figsize=(WIDTH, height), dpi=dpi, layout=layout)
         self._canvas = FigureCanvasAgg(self.figure)
 
     def frame(self) -> np.ndarray:

@@ -14,9 +14,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from gpt2_interp.analysis.measurements import Measurements
+from gpt2_interp.figures.draw_axes import BESIDE, column_ticks, row_ticks
 from gpt2_interp.figures.draw_html import draw_html, step_slider
-from gpt2_interp.figures.gif import Canvas, draw_gif, film, only_one
-from gpt2_interp.figures.panels import NO_VALUE, STYLE, color_map, measure_label, symmetric_range
+from gpt2_interp.figures.gif import Canvas, Film, draw_film, only_one, step_durations
+from gpt2_interp.figures.panels import NO_VALUE, STYLE, WIDTH, color_map, heading, measure_label, symmetric_range
 from gpt2_interp.statistics.intervals import nan_mean
 
 HEADS_SHOWN = 4
@@ -42,11 +43,11 @@ def head_evolution(m: Measurements) -> HeadEvolution:
     return HeadEvolution(steps, entropy, change, limits, symmetric_range(change))
 
 
-@draw_gif.register
-def _(data: HeadEvolution, m: Measurements) -> bytes:
-    n_layer, n_head = data.entropy.shape[1:]
+@draw_film.register
+def _(data: HeadEvolution, m: Measurements) -> Film:
+    n_layer = data.entropy.shape[1]
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(max(8.0, 0.55 * n_head * 2 + 2.5), max(3.4, 0.3 * n_layer + 1.6))
+        canvas = Canvas(max(2.4, 0.16 * n_layer + 1.1))
         axes = canvas.figure.subplots(1, 2)
         low, high = data.entropy_range
         images = [
@@ -55,9 +56,11 @@ def _(data: HeadEvolution, m: Measurements) -> bytes:
                 data.change[0], cmap=color_map("RdBu_r"), vmin=-data.change_range, vmax=data.change_range, aspect="auto"
             ),
         ]
-        titles = ("Attention entropy", f"Change since step {data.steps[0]}")
+        titles = (heading("attn_entropy"), f"Change since step {data.steps[0]}")
         for ax, image, title in zip(axes, images, titles, strict=True):
-            ax.set(title=title, xlabel="head", ylabel="layer", xticks=range(n_head), yticks=range(n_layer))
+            ax.set(title=title, xlabel="head", ylabel="layer")
+            column_ticks(ax, m.labels("head"), WIDTH / 2 - BESIDE)
+            row_ticks(ax, m.labels("layer"), max(1.3, 0.16 * n_layer))
             ax.grid(False)
             canvas.figure.colorbar(image, ax=ax, label=measure_label("attn_entropy"))
         title = canvas.figure.suptitle(f"step {data.steps[0]}")
@@ -67,7 +70,7 @@ def _(data: HeadEvolution, m: Measurements) -> bytes:
             images[1].set_data(data.change[i])
             title.set_text(f"{m.paths.run_name} · step {data.steps[i]}{only_one(data.steps)}")
 
-        return film(canvas, len(data.steps), show)
+        return Film(canvas, show, step_durations(len(data.steps)))
 
 
 @draw_html.register
@@ -75,7 +78,7 @@ def _(data: HeadEvolution, m: Measurements) -> go.Figure:
     """Draw both heat maps with a slider over the steps; colour ranges fixed over all of them."""
     low, high = data.entropy_range
     figure = make_subplots(
-        1, 2, horizontal_spacing=0.2, subplot_titles=["Attention entropy", f"Change since step {data.steps[0]}"]
+        1, 2, horizontal_spacing=0.2, subplot_titles=[heading("attn_entropy"), f"Change since step {data.steps[0]}"]
     )
     figure.update_annotations(font_size=13)
 
@@ -113,7 +116,7 @@ def _(data: HeadEvolution, m: Measurements) -> go.Figure:
         plot_bgcolor=NO_VALUE,
         margin={"t": 110},
         title={
-            "text": f"Attention entropy of every head · run {m.paths.run_name}",
+            "text": f"{heading('attn_entropy')} of every head · run {m.paths.run_name}",
             "subtitle": {"text": "queries that predict the target, mean over probes" + only_one(data.steps)},
         },
         **step_slider(data.steps),

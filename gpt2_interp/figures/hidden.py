@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -10,18 +10,33 @@ import numpy as np
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.kinds import lens_maps
-from gpt2_interp.figures.panels import SNAPSHOT_AXIS, MapPanel, Maps, measure_label, not_measured
+from gpt2_interp.figures.panels import (
+    SNAPSHOT_AXIS,
+    MapPanel,
+    Maps,
+    heading,
+    layer_name,
+    measure_label,
+    not_measured,
+    plain_unit,
+)
 from gpt2_interp.figures.registry import PICTURE
 from gpt2_interp.snapshots.table import HEADLINE, MEASURE, SPREAD
 from gpt2_interp.statistics.intervals import nan_mean
 
 NEIGHBOURS = 10  # of knn_overlap
 HALF_SAMPLES = {"cka_debiased": "cka_half_samples", "rsa": "rsa_half_samples", "knn_overlap": "knn_half_samples"}
-DRIFT_MAPS = PICTURE["drift_map"].measures
+AT_TARGET, AT_END = HEADLINE["pooling"], "prompt_last"
+PLACES = {AT_TARGET: "mean over the target", AT_END: "last token of the prompt"}
+FIRST = ("displacement", "cka_debiased", "cka_within_clusters")  # shown where the target is and where it begins
+CHANCE = {"procrustes": "procrustes_chance"}
+DRIFT_MAPS = (
+    *((name, pooling) for pooling in PLACES for name in FIRST),
+    *((name, AT_TARGET) for name in PICTURE["drift_map"].measures if name not in (*FIRST, *CHANCE.values())),
+)
 LENS_MAPS = tuple(name for name in PICTURE["lens"].measures if "token_kind" not in MEASURE[name].axes)
-DRIFT_TITLE = f"Hidden states against the base ({HEADLINE['pooling']})"
+DRIFT_TITLE = "Hidden states against the base (dark: as in the base; bright: far from it)"
 LENS_TITLE = "What each layer would predict"
-Layers = Mapping[str, tuple[list[int], np.ndarray] | None]  # by measure, as `_by_layer` finds them
 
 
 def drift_panels(m: Measurements) -> list[MapPanel]:
@@ -31,34 +46,33 @@ def drift_panels(m: Measurements) -> list[MapPanel]:
 
 def lens_panels(m: Measurements) -> list[MapPanel]:
     """Return a map [hidden_layer, step] of each of LENS_MAPS. Raises InputError if there was no lens."""
-    return _layer_maps(m, LENS_MAPS, "the lens")
+    return _layer_maps(m, [(name, "") for name in LENS_MAPS], "the lens")
 
 
-def _layer_maps(m: Measurements, names: Sequence[str], what: str) -> list[MapPanel]:
-    layers = {name: _by_layer(m, name) for name in names}
+def _layer_maps(m: Measurements, maps: Sequence[tuple[str, str]], what: str) -> list[MapPanel]:
+    """Return the maps of (measure, pooling); pooling "" for a measure that has none."""
+    layers = {each: _by_layer(m, *each) for each in maps}
     if not any(layers.values()):
         raise InputError(f"run {m.paths.run_name!r} did not measure {what}.")
-    return [_layer_map(m, name, layers) for name in names]
+    return [_layer_map(m, name, pooling, layers) for name, pooling in maps]
 
 
-def _by_layer(m: Measurements, name: str) -> tuple[list[int], np.ndarray] | None:
+def _by_layer(m: Measurements, name: str, pooling: str) -> tuple[list[int], np.ndarray] | None:
     """Return (steps, mean over probes [step, hidden_layer]) to step 0; None where it was not measured."""
     try:
-        steps, values = m.headline(name)
+        steps, values = m.stack(name) if pooling else m.headline(name)
     except InputError:
         return None
+    if pooling:
+        values = np.take(values, m.labels("pooling").index(pooling), axis=1 + MEASURE[name].axes.index("pooling"))
     if "reference" in MEASURE[name].axes:
         values = values[..., m.labels("reference").index("step 0")]
     return steps, nan_mean(values, axis=1) if MEASURE[name].probe_axis else values
 
 
-def _same_range(name: str, names: Iterable[str]) -> list[str]:
-    """Measures that are to be compared by eye: with their chance, or with the base's lens."""
-
-    def stem(text: str) -> str:
-        return text.removesuffix("_chance").replace("lens_base_", "lens_")
-
-    return [other for other in names if stem(other) == stem(name)]
+def _is_same_scale(name: str, other: str) -> bool:
+    """Return whether two measures are to be compared by eye: one at two places, or the lens with the base's."""
+    return other.replace("lens_base_", "lens_") == name.replace("lens_base_", "lens_")
 
 
 def _color_limits(name: str, values: np.ndarray) -> tuple[float, float]:
@@ -74,15 +88,15 @@ def _knn_chance(m: Measurements) -> float:
     return min(1.0, NEIGHBOURS / (n - 1)) if n > 1 else 0.0
 
 
-def _hover(m: Measurements, name: str, steps: list[int], values: np.ndarray) -> list[list[str]]:
+def _hover(m: Measurements, name: str, pooling: str, steps: list[int], values: np.ndarray) -> list[list[str]]:
     """Text shown at [hidden_layer, step], with the interval over half-samples where there is one."""
     spread: dict[int, np.ndarray] = {}
-    if name in HALF_SAMPLES:
+    if name in HALF_SAMPLES and pooling == AT_TARGET:
         with suppress(InputError):
             spread = dict(zip(*m.stack(HALF_SAMPLES[name]), strict=True))  # {step: [hidden_layer, spread]}
     low, high = SPREAD.index("2.5%"), SPREAD.index("97.5%")
     rows = []
-    for i, layer in enumerate(m.labels("hidden_layer")):
+    for i, layer in enumerate(map(layer_name, m.labels("hidden_layer"))):
         row = []
         for step, value in zip(steps, values[:, i], strict=True):
             text = f"{layer}, step {step}: {value:.3g}"
@@ -93,38 +107,53 @@ def _hover(m: Measurements, name: str, steps: list[int], values: np.ndarray) -> 
     return rows
 
 
-def _layer_map(m: Measurements, name: str, layers: Layers) -> MapPanel:
+def _layer_map(
+    m: Measurements, name: str, pooling: str, layers: Mapping[tuple[str, str], tuple[list[int], np.ndarray] | None]
+) -> MapPanel:
     """Return a map of one measure. layers: the measures of the picture, those that share a colour range with this one
     among them."""
-    title, found = MEASURE[name].title, layers[name]
+    found = layers[name, pooling]
     if found is None:
-        return MapPanel(title, measure_label(name), note=not_measured(name))
+        return MapPanel(heading(name), measure_label(name), note=not_measured(name))
     steps, values = found
-    ranged = [same[1].ravel() for other in _same_range(name, layers) if (same := layers[other]) is not None]
-    note = f"chance {_knn_chance(m):.2g}" if name == "knn_overlap" and _knn_chance(m) else ""
+    ranged = [
+        each[1].ravel() for (other, _), each in layers.items() if each is not None and _is_same_scale(name, other)
+    ]
+    remarks, chance = [PLACES[pooling]] if pooling else [], None
+    if name == "knn_overlap" and _knn_chance(m):
+        remarks.append(f"chance {_knn_chance(m):.2g}")
+    if name in CHANCE and (chance := _by_layer(m, CHANCE[name], pooling)) is not None:
+        remarks.append(f"chance {np.nanmin(chance[1]):.2f} to {np.nanmax(chance[1]):.2f}")
+        ranged.append(chance[1].ravel())
     return MapPanel(
-        title,
-        MEASURE[name].unit,
-        m.labels("hidden_layer"),
+        heading(name),
+        plain_unit(name),
+        [layer_name(label) for label in m.labels("hidden_layer")],
         [str(step) for step in steps],
         values.T,
         _color_limits(name, np.concatenate(ranged)),
+        colors=_colors(name, pooling),
         x_label=SNAPSHOT_AXIS,
         y_label="",
-        hover=_hover(m, name, steps, values),
-        note=note,
+        hover=_hover(m, name, pooling, steps, values),
+        note="; ".join(remarks),
     )
+
+
+def _colors(name: str, pooling: str) -> str:
+    """The colour scale: of what compares states with the base's, dark where they are as there and bright far away."""
+    if name == "anisotropy":
+        return "Purples"  # compares nothing
+    return "viridis_r" if pooling and MEASURE[name].limits == (0, 1) else "viridis"
 
 
 def drift(m: Measurements) -> Maps:
-    return Maps(DRIFT_TITLE, drift_panels(m), 4, (3.9, _map_height(m)), 2, int(90 * _map_height(m)) + 60)
+    return Maps(DRIFT_TITLE, drift_panels(m), 3, _map_height(m), 2, int(110 * _map_height(m)) + 60)
 
 
 def lens(m: Measurements) -> Maps:
-    return Maps(
-        LENS_TITLE, [*lens_panels(m), *lens_maps(m)], 2, (5.6, _map_height(m)), 2, int(90 * _map_height(m)) + 60
-    )
+    return Maps(LENS_TITLE, [*lens_panels(m), *lens_maps(m)], 2, _map_height(m), 2, int(110 * _map_height(m)) + 60)
 
 
 def _map_height(m: Measurements) -> float:
-    return max(2.4, 0.2 * len(m.labels("hidden_layer")) + 1.0)
+    return max(1.7, 0.14 * len(m.labels("hidden_layer")) + 0.9)

@@ -20,6 +20,8 @@ from gpt2_interp.figures.panels import (
     LinePanel,
     MapPanel,
     Maps,
+    heading,
+    layer_name,
     measure_label,
     not_measured,
     symmetric_range,
@@ -189,7 +191,7 @@ def lens_maps(m: Measurements) -> list[MapPanel]:
         steps, values = _stack(m, name)  # [step, few_example, hidden_layer, kind]
     except InputError:
         return [MapPanel("Log-probability by kind of token", measure_label(name), note=_missing(name))]
-    mean, layers = nan_mean(values, axis=1), m.labels("hidden_layer")
+    mean, layers = nan_mean(values, axis=1), [layer_name(label) for label in m.labels("hidden_layer")]
     places = _first_division(m)
     above = mean[:, 1:, places]
     low = float(above[np.isfinite(above)].min(initial=-1e-3))
@@ -221,14 +223,14 @@ def ablation_maps(m: Measurements) -> list[MapPanel]:
     try:
         steps, values = _stack(m, name)  # [step, few_example, layer, head, kind]
     except InputError:
-        return [MapPanel(f"{name} by kind", measure_label(name), note=_missing(name))]
+        return [MapPanel(f"{heading(name)}, by kind", measure_label(name), note=_missing(name))]
     places, labels = _first_division(m), m.labels("token_kind")
     half = symmetric_range(nan_mean(values[-1], axis=0)[..., places])
     return [
         _cost_map(
             m,
             values[-1][..., place],
-            f"{name} at step {steps[-1]},\n{kind_name(labels[place])}",
+            f"{heading(name)}, step {steps[-1]}: {kind_name(labels[place])}",
             (m.labels("layer"), m.labels("head")),
             half,
         )
@@ -248,8 +250,8 @@ def graft_by_kind(m: Measurements) -> Maps:
         half = symmetric_range(nan_mean(last, axis=0))
         axes = m.labels("block"), columns
         panels.append(_cost_map(m, last, f"{title}, step {steps[-1]}", axes, half, "kind of token", ""))
-    height = 0.24 * len(m.labels("block")) + 1.6
-    return Maps(GRAFT_TITLE, panels, 2, (6.6, height), 2, int(90 * height) + 60)
+    height = 0.14 * len(m.labels("block")) + 1.6
+    return Maps(GRAFT_TITLE, panels, 2, height, 2, int(120 * height) + 60)
 
 
 def _cost_map(

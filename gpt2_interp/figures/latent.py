@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.analysis.projection import Projection, load_projection
 from gpt2_interp.figures.draw_html import draw_html, step_slider
-from gpt2_interp.figures.gif import Canvas, draw_gif, gif_bytes
-from gpt2_interp.figures.panels import GREY, STYLE
+from gpt2_interp.figures.gif import Canvas, Film, draw_film
+from gpt2_interp.figures.panels import GREY, SMALLEST_TEXT, STYLE
 
 MOST_CLUSTERS = 14  # more colours than this can't be told apart
 TURN_FRAMES = 36  # one full turn of the camera
@@ -147,15 +147,15 @@ def latent_description(projection: Projection) -> str:
     return f"{method} of all steps together, {info.get('layer', 'layer ?')}, {info.get('pooling', '?')}"
 
 
-@draw_gif.register
-def _(space: LatentSpace, m: Measurements) -> bytes:
+@draw_film.register
+def _(space: LatentSpace, m: Measurements) -> Film:
     """The camera makes one turn while the steps advance; limits fixed over all frames."""
     projection, clusters = space.projection, space.clusters
     groups = color_groups(clusters, np.isfinite(projection.coordinates).all(axis=(0, 2)))
     n_step = len(projection.steps)
     per_step = max(1, round(TURN_FRAMES / n_step))
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(7.6, 5.8, dpi=80, layout=None)
+        canvas = Canvas(4.8, layout=None)
         ax = canvas.figure.add_axes((0.02, 0.03, 0.76, 0.86), projection="3d")
         members = [i for group in groups for i in group.members]
         colors = [group.color for group in groups for _ in group.members]
@@ -165,27 +165,27 @@ def _(space: LatentSpace, m: Measurements) -> bytes:
         ranges = equal_ranges(projection.coordinates)
         ax.set(xlim=ranges[0], ylim=ranges[1], zlim=ranges[2], box_aspect=(1, 1, 1))
         for set_label, name in zip((ax.set_xlabel, ax.set_ylabel, ax.set_zlabel), axis_names(projection), strict=True):
-            set_label(name, fontsize=8, labelpad=-4)
-        ax.tick_params(labelsize=6, pad=0)
+            set_label(name, labelpad=-6)
+        ax.tick_params(labelsize=SMALLEST_TEXT, pad=-1)
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.set_major_locator(MaxNLocator(5))
         handles = [Line2D([], [], marker="o", linestyle="", color=group.color, label=group.label) for group in groups]
-        canvas.figure.legend(handles=handles, loc="center right", fontsize=7.5, frameon=False)
+        canvas.figure.legend(handles=handles, loc="center right", frameon=False)
         canvas.figure.text(
             0.5,
             0.925,
             f"{latent_description(projection)}; {quality_sentence(projection)}",
             ha="center",
             va="top",
-            fontsize=7,
+            fontsize=SMALLEST_TEXT,
             color=GREY,
         )
-        title = canvas.figure.suptitle("", fontsize=12, y=0.98)
-        frames = []
-        for i in range(n_step * per_step):
+        title = canvas.figure.suptitle("", y=0.98)
+
+        def show(i: int) -> None:
             at = i // per_step
             points._offsets3d = tuple(projection.coordinates[at, members].T)  # matplotlib has no public setter
             ax.view_init(elev=22, azim=-60 + 360 * i / (n_step * per_step))
             title.set_text(f"{m.paths.run_name} · step {projection.steps[at]}")
-            frames.append(canvas.frame())
-    return gif_bytes(frames, [110] * (len(frames) - 1) + [1200])
+
+    return Film(canvas, show, [110] * (n_step * per_step - 1) + [1200])

@@ -12,13 +12,13 @@ from gpt2_interp.analysis.derived import most_changed, neuron_change
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.attention_patterns import readable
-from gpt2_interp.figures.gif import Canvas, draw_gif, film, only_one
-from gpt2_interp.figures.panels import STYLE, MapPanel, Maps, color_map, symmetric_range
+from gpt2_interp.figures.gif import Canvas, Film, draw_film, only_one, step_durations
+from gpt2_interp.figures.panels import SMALLEST_TEXT, STYLE, MapPanel, Maps, color_map, symmetric_range
 from gpt2_interp.snapshots.table import HALVES, HEADLINE
 
 NEURONS_PER_LAYER = 16  # in the animation
 NEURONS_NAMED = 6  # per layer in the table
-Z_LABEL = "z of neuron_mean [SDs at step 0]"
+Z_LABEL = "change of the mean activation (z) [SDs at step 0]"
 TITLE = "MLP neurons whose mean activation changed most"
 
 
@@ -108,18 +108,18 @@ def _text(m: Measurements, token_id: int) -> str:
 
 def changed_neurons(m: Measurements) -> Maps:
     panels = neuron_panels(m)
-    n_row, n_column = len(panels[0].rows), len(panels[0].columns)
-    return Maps(TITLE, panels, 1, (1.35 * n_column + 2, 0.42 * n_row + 1.2), 1, 40 * n_row + 120)
+    n_row = len(panels[0].rows)
+    return Maps(TITLE, panels, 1, 0.32 * n_row + 1.1, 1, 40 * n_row + 120)
 
 
 # --- the animation -------------------------------------------------------------------------------------------------
 
 
-@draw_gif.register
-def _(data: NeuronEvolution, m: Measurements) -> bytes:
+@draw_film.register
+def _(data: NeuronEvolution, m: Measurements) -> Film:
     n_layer, n_rank = data.neurons.shape
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(0.5 * n_rank + 2.2, max(3.2, 0.36 * n_layer + 1.7))
+        canvas = Canvas(max(2.2, 0.22 * n_layer + 1.1))
         ax = canvas.figure.subplots()
         image = ax.imshow(data.z[0], cmap=color_map("RdBu_r"), vmin=-data.z_range, vmax=data.z_range, aspect="auto")
         ax.set(
@@ -132,11 +132,11 @@ def _(data: NeuronEvolution, m: Measurements) -> bytes:
         ax.grid(False)
         cells = [(layer, rank) for layer in range(n_layer) for rank in range(n_rank)]
         numbers = [
-            ax.text(rank, layer, str(data.neurons[layer, rank]), ha="center", va="center", fontsize=6.5)
+            ax.text(rank, layer, str(data.neurons[layer, rank]), ha="center", va="center", fontsize=SMALLEST_TEXT)
             for layer, rank in cells
         ]
         canvas.figure.colorbar(image, ax=ax, label=Z_LABEL)
-        title = canvas.figure.suptitle("\n", fontsize=10)
+        title = canvas.figure.suptitle("\n")
 
         def show(i: int) -> None:
             image.set_data(data.z[i])
@@ -147,4 +147,4 @@ def _(data: NeuronEvolution, m: Measurements) -> bytes:
                 f"{TITLE}: region {HEADLINE['region']}, second half of the probes"
             )
 
-        return film(canvas, len(data.steps), show)
+        return Film(canvas, show, step_durations(len(data.steps)))

@@ -118,7 +118,8 @@ PICTURES = (
         "the fact that stands there. To write the whole value is harder: see facts stated. Thin lines "
         "in the last row are layers, both panels on one scale.",
         "A band is the uncertainty of a level over these probes, not of the change since step 0, and not over "
-        "seeds. Rows trained on can be memorized: compare them with the probes. General text moves too.",
+        "seeds. Rows trained on can be memorized: compare them with the probes. General text moves too: what became of it "
+        "stands above the losses.",
         "learning:timeline",
     ),
     Picture(
@@ -169,11 +170,22 @@ PICTURES = (
         "heads",
         "Attention and hidden states over time",
         "attention and hidden states over time",
-        ("attn_entropy", "attn_gini", "attn_distance_ns", "attn_sink", "displacement", "cka_debiased"),
-        "Thick blue lines are means, their bands 95% bootstrap intervals over the probes; thin lines are single "
-        "layers, from dark (first) to light (last). Attention is measured where the model predicts the target.",
-        "Changes are paired by probe and can be clearer than the bands suggest. Entropy and Gini are nearly one "
-        "measure.",
+        (
+            "probe_loss",
+            "attn_entropy_norm_ns",
+            "attn_source_ns",
+            "attn_distance_ns",
+            "attn_sink",
+            "displacement",
+            "cka_within_clusters",
+        ),
+        "Of attention, each line is a head's change since step 0, where the model predicts the target. The three heads "
+        "that changed most have names (L1·H0: layer 1, head 0) and bands, 95% bootstrap intervals of that change, "
+        "paired by probe; the grey band holds the middle 80% of the heads. Of hidden states, each line is a layer. "
+        "Steps have ticks where a snapshot is: 0 and the first snapshot are as far apart as a step and its double.",
+        "Heads that change in opposite directions are no trend, and the named ones were chosen because they changed "
+        "most: which changes are more than noise, the maps above say. A model without an attention sink has a "
+        "sentence in that panel.",
         "over_time:temporal",
     ),
     Picture(
@@ -210,6 +222,7 @@ PICTURES = (
         (
             "displacement",
             "cka_debiased",
+            "cka_within_clusters",
             "cka_scaled",
             "rsa",
             "knn_overlap",
@@ -217,12 +230,15 @@ PICTURES = (
             "procrustes_chance",
             "anisotropy",
         ),
-        "Layers from top to bottom, snapshots from left to right. Displacement is how far the states moved; the "
-        "others ask whether the probes still lie to each other as they did: 1 is alike for CKA, RSA and "
-        "neighbours, 0 for Procrustes, which has its chance value beside it on the same scale. The interactive "
-        "version has 95% ranges over half-samples of the probes.",
+        "Layers from top to bottom (each row: what that layer hands on), snapshots from left to right. Dark is as in "
+        "the base, bright is far from it, in every map but that of states that point the same way. Above, how far the "
+        "states moved, and whether the probes still lie to each other as they did, over all and within each kind of "
+        "text: what lies between kinds keeps the first high. Below it the same at the last token of the prompt, where "
+        "the text to be written begins. Then other comparisons: 1 is alike for CKA, RSA and neighbours, 0 for "
+        "Procrustes, whose chance value stands above its map. The interactive version has 95% ranges over "
+        "half-samples of the probes.",
         "States can move far together without any change of what lies near what. RSA and CKA read the same "
-        "similarities: their agreement is no second finding.",
+        "similarities: their agreement is no second finding. No noise and no other seed is compared here.",
         "hidden:drift",
     ),
     Picture(

@@ -15,29 +15,21 @@ from plotly.subplots import make_subplots
 from gpt2_interp.analysis.derived import CURVE, EPSILON, intruder_curve, intruders
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
+from gpt2_interp.figures.draw_axes import draw_heat_panels, draw_lines, draw_map, grid, heat_height, name_lines
 from gpt2_interp.figures.draw_html import add_heat, add_map, draw_html, plain_look, plotly_lines, plotly_title
-from gpt2_interp.figures.draw_png import (
-    draw_heat_panels,
-    draw_lines,
-    draw_map,
-    draw_png,
-    grid,
-    heat_height,
-    layer_legend,
-    png_bytes,
-)
+from gpt2_interp.figures.draw_png import draw_figure, write_figure_title
 from gpt2_interp.figures.panels import (
     BLUE,
     ORANGE,
     OUTSIDE,
     STYLE,
+    WIDTH,
     HeatPanel,
     Heats,
     Line,
     LinePanel,
     MapPanel,
     depth_colors,
-    figure_title,
     highest,
     measure_label,
     not_measured,
@@ -82,7 +74,7 @@ def gradient_panels(m: Measurements) -> tuple[LinePanel, list[HeatPanel]]:
     wide = len(finite) > 0 and finite.min() > 0 and finite.max() > 10 * finite.min()
     norm = LinePanel(
         "Norm of the training gradient, before clipping",
-        "grad_norm [norm]",
+        measure_label("grad_norm_total"),
         lines,
         "" if lines else "No gradient norm has been logged yet.",
         log_y=wide,
@@ -135,7 +127,11 @@ def spectrum_panels(m: Measurements) -> list[LinePanel]:
         note = "" if changed else "These matrices have not changed."
         title = f"{kind}, step {steps[-1]}"
         label = measure_label("weight_spectrum")
-        panels.append(LinePanel(title, label, lines if changed else [], note, log_y=True, x_label="singular value"))
+        panels.append(
+            LinePanel(
+                title, label, lines if changed else [], note, log_y=True, x_label="singular value", end_labels=True
+            )
+        )
     return panels
 
 
@@ -182,27 +178,28 @@ def spectra(m: Measurements) -> Spectra:
     return Spectra(rank_panels(m), spectrum_panels(m), *intruder_panels(m))
 
 
-@draw_png.register
-def _(layout: Spectra, m: Measurements) -> bytes:
+@draw_figure.register
+def _(layout: Spectra, m: Measurements) -> Figure:
     ranks, spectra, table, curve = layout.ranks, layout.spectra, layout.intruders, layout.curve
-    spectra_rows = -(-len(spectra) // 4)
-    heights = [heat_height(ranks) + 0.3, 2.6 * spectra_rows + 0.5, max(2.8, 0.2 * len(table.rows) + 1)]
+    spectra_rows, table_height = -(-len(spectra) // 3), max(2.3, 0.14 * len(table.rows) + 1.3)
+    heights = [heat_height(ranks) + 0.2, 1.8 * spectra_rows + 0.2, table_height]
     kept = [i for i, present in enumerate((True, spectra, True)) if present]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, sum(heights[i] for i in kept) + 0.5), layout="constrained")
+        figure = Figure(figsize=(WIDTH, sum(heights[i] for i in kept) + 0.4), layout="constrained")
         parts = dict(zip(kept, figure.subfigures(len(kept), 1, height_ratios=[heights[i] for i in kept]), strict=True))
         draw_heat_panels(parts[0], ranks, measure_label("stable_rank"))
-        parts[0].suptitle("Stable rank of the change (grey: nothing has changed)", fontsize=10)
+        parts[0].suptitle("Stable rank of the change (grey: nothing has changed)", fontsize=8)
         if spectra:
-            for ax, panel in zip(grid(parts[1], spectra_rows, 4, len(spectra)), spectra, strict=True):
-                draw_lines(ax, panel)
-            parts[1].suptitle("Largest singular values of the change", fontsize=10)
-            layer_legend(parts[1], spectra)
+            for ax, panel in zip(grid(parts[1], spectra_rows, 3, len(spectra)), spectra, strict=True):
+                draw_lines(ax, panel, columns=3)
+                name_lines(ax, panel)
+            parts[1].suptitle("Largest singular values of the change", fontsize=8)
         left, right = parts[2].subplots(1, 2)
-        draw_map(left, table)
+        draw_map(left, table, 2, table_height)
         draw_lines(right, curve)
-        figure.suptitle(figure_title(m, SPECTRA_TITLE), fontsize=12)
-        return png_bytes(figure)
+        name_lines(right, curve)
+        write_figure_title(figure, m, SPECTRA_TITLE)
+    return figure
 
 
 @draw_html.register

@@ -54,8 +54,8 @@ class Measure:
     by_kind: it is a mean over target tokens, and has a row <name>_by_kind of the means over each kind of token.
     smallest: the smallest change that counts as a finding, in the measure's unit; as a factor (1.5: half as much again,
     or two thirds) where `as_factor`.
-    title: its plain name above a map of layers. limits: values up to which the map's colours reach in any case, such as
-    (0, 1) for a share; None: no further than the values do.
+    label: its plain name in pictures. limits: values up to which the map's colours reach in any case, such as (0, 1)
+    for a share; None: no further than the values do.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Measure:
     by_kind: bool = False
     smallest: float = 0.0
     as_factor: bool = False
-    title: str = ""
+    label: str = ""
     limits: tuple[float | None, float | None] = (None, None)
 
     @property
@@ -114,12 +114,14 @@ ATTENTION = (
         "How widely a head spreads its attention: 0 is one token, log2(visible keys) is all alike.",
         "H_i = -sum_j a_ij log2 a_ij; mean over the queries i of the region",
         caution="Grows with the number of visible keys; compare the same probes only.",
+        label="spread of attention",
     ),
     _attention(
         "attn_entropy_norm",
         "0..1",
         "Entropy as a share of what uniform attention would have.",
         "H_i / log2 m, m = i + 1 visible keys; mean over queries",
+        label="spread of attention, share of the most",
     ),
     _attention(
         "attn_entropy_norm_ns",
@@ -130,6 +132,7 @@ ATTENTION = (
         other_source=True,
         smallest=0.05,
         caution="Where nearly all attention rests on the first token, it describes what little is left.",
+        label="spread of attention without the first token",
     ),
     _attention(
         "attn_gini",
@@ -138,6 +141,7 @@ ATTENTION = (
         "sorted ascending c_1..c_m: G = [1 - 2 sum_k c_k (m-k+0.5)/m] m/(m-1); mean over queries",
         source="Hurley & Rickard 2009; m/(m-1) removes the dependence on m",
         caution="Nearly the same information as entropy (Spearman -.998 on real GPT-2 heads).",
+        label="focus of attention (Gini)",
     ),
     _attention(
         "attn_distance_ns",
@@ -148,6 +152,7 @@ ATTENTION = (
         other_source=True,
         smallest=0.05,
         caution="Without leaving out the first token it would mostly repeat attn_sink.",
+        label="how far back it looks",
     ),
     _attention(
         "attn_sink",
@@ -158,6 +163,7 @@ ATTENTION = (
         claimed=True,
         other_source=True,
         smallest=0.02,
+        label="attention to the first token",
     ),
     _attention(
         "attn_source",
@@ -166,6 +172,7 @@ ATTENTION = (
         "mean over i in Q of sum_{j in S} a_ij",
         PROBE_HEAD,
         caution="Much of the rest is the sink: compare attn_source_ns with its chance.",
+        label="attention to the article, first token included",
     ),
     _attention(
         "attn_source_ns",
@@ -177,6 +184,7 @@ ATTENTION = (
         control="control_example",
         other_source=True,
         smallest=0.02,
+        label="attention to the article",
     ),
     _attention(
         "attn_source_chance",
@@ -184,6 +192,7 @@ ATTENTION = (
         "What attn_source_ns would be if attention were uniform.",
         "mean over i in Q of n_S / (m - 1)",
         ("example",),
+        label="attention to the article if even",
     ),
     _attention(
         "attn_gold_lift",
@@ -196,6 +205,7 @@ ATTENTION = (
         smallest=1.5,
         as_factor=True,
         caution="Needs a corpus whose answers are known. A head that hardly looks at the source can have a high lift.",
+        label="attention to the right value",
     ),
     _attention(
         "attn_gold_sentence_lift",
@@ -204,6 +214,7 @@ ATTENTION = (
         "nearest to that one in position and length.",
         "sum_q mean_{gold sentence} a / sum_q mean_{control sentence} a",
         PROBE_HEAD,
+        label="attention to the right value's sentence",
     ),
     _attention(
         "attn_source_normw",
@@ -217,6 +228,7 @@ ATTENTION = (
         control="control_example",
         other_source=True,
         smallest=0.02,
+        label="what it takes from the article",
     ),
     _attention(
         "head_write",
@@ -228,6 +240,7 @@ ATTENTION = (
         other_source=True,
         smallest=0.02,
         control="control_example",
+        label="how much it writes",
     ),
     _attention(
         "attn_kl0",
@@ -239,6 +252,7 @@ ATTENTION = (
         smallest=0.05,
         caution="Never negative: compare it with the band, not with 0.",
         never_negative=True,
+        label="distance of its attention from the base's",
     ),
     _attention(
         "prev_token",
@@ -249,6 +263,7 @@ ATTENTION = (
         source="Olsson et al. 2022; stripes as in TransformerLens",
         claimed=True,
         smallest=0.02,
+        label="attention to the token before",
     ),
     _attention(
         "duplicate",
@@ -259,6 +274,7 @@ ATTENTION = (
         source="Olsson et al. 2022",
         claimed=True,
         smallest=0.02,
+        label="attention to the same token earlier",
     ),
     _attention(
         "induction",
@@ -269,6 +285,7 @@ ATTENTION = (
         source="Olsson et al. 2022",
         claimed=True,
         smallest=0.02,
+        label="attention to what followed last time",
     ),
     Measure(
         "attn_pattern",
@@ -280,6 +297,7 @@ ATTENTION = (
         "is NaN.",
         "a_ij = softmax_j(q_i k_j / sqrt(d_head)); stored at i(i+1)/2 + j",
         group="patterns",
+        label="attention",
     ),
 )
 
@@ -309,6 +327,7 @@ HIDDEN = (
         control="control_example",
         caution="Never negative: compare it with the band, not with 0.",
         never_negative=True,
+        label="how far each text's states moved",
     ),
     _hidden(
         "hidden_norm",
@@ -316,6 +335,7 @@ HIDDEN = (
         "activation",
         "Length of a probe's hidden state.",
         "||x_l||",
+        label="length of the states",
     ),
     _hidden(
         "displacement",
@@ -323,8 +343,8 @@ HIDDEN = (
         "ratio",
         "Displacement of all probes together.",
         "||X_t - X_0||_F / ||Xc_0||_F",
-        title="Displacement",
         limits=(0, None),
+        label="how far the states moved",
     ),
     _hidden(
         "cka_debiased",
@@ -335,8 +355,8 @@ HIDDEN = (
         "CKA = HSIC1(K,L)/sqrt(HSIC1(K,K) HSIC1(L,L))",
         source="Song et al. 2012; Nguyen et al. 2021; Murphy et al. 2024",
         caution="Can be negative; needs at least 4 probes. A few large dimensions decide it: see cka_scaled.",
-        title="CKA (debiased)",
         limits=(0, 1),
+        label="likeness of the texts (CKA)",
     ),
     _hidden(
         "cka_within_clusters",
@@ -347,8 +367,8 @@ HIDDEN = (
         "sum_c HSIC1(K_c, L_c) / sqrt(sum_c HSIC1(K_c, K_c) sum_c HSIC1(L_c, L_c)), clusters c of 4 probes or more; "
         "K_c, L_c: the rows and columns of cka_debiased's K and L that belong to c",
         caution="NaN where no cluster has 4 probes, as where each probe is its own cluster.",
-        title="CKA within clusters",
         limits=(0, 1),
+        label="likeness within kinds of text (CKA)",
     ),
     _hidden(
         "cka_scaled",
@@ -357,8 +377,8 @@ HIDDEN = (
         "Whether the probes still lie to each other as they did, each dimension divided by its standard deviation over "
         "probes at step 0.",
         "CKA of X / sd(X_0) and Y / sd(X_0)",
-        title="CKA, dimensions scaled",
         limits=(0, 1),
+        label="likeness, dimensions scaled (CKA)",
     ),
     _hidden(
         "procrustes",
@@ -368,8 +388,8 @@ HIDDEN = (
         "A, B = Xc_0, Xc_t projected on the top 16 PCs of Xc_0, each / ||.||_F; 1 - ||A'B||_*",
         source="Ding et al. 2021",
         caution="Unrelated states don't give 1: compare it with procrustes_chance.",
-        title="Procrustes",
         limits=(0, None),
+        label="what no rotation explains (Procrustes)",
     ),
     _hidden(
         "procrustes_chance",
@@ -377,8 +397,8 @@ HIDDEN = (
         "0..1",
         "Value of procrustes where the probes of one side are shuffled.",
         "1 - ||A'PB||_*, P a permutation of the probes; mean over 20",
-        title="Procrustes, shuffled",
         limits=(0, None),
+        label="what no rotation explains, texts shuffled",
     ),
     _hidden(
         "rsa",
@@ -388,8 +408,8 @@ HIDDEN = (
         "Spearman of the upper triangles of 1 - cosine(Xc rows)",
         source="Kriegeskorte et al. 2008",
         caution="No p-value from pairs, and no independent support for CKA: both read the same similarities.",
-        title="Similarities of pairs (RSA)",
         limits=(0, 1),
+        label="same pairs alike (RSA)",
     ),
     _hidden(
         "knn_overlap",
@@ -397,8 +417,8 @@ HIDDEN = (
         "0..1",
         "Share of a probe's 10 nearest probes that it still has.",
         "|N10(X_t) and N10(X_0)| / 10, cosine on Xc; chance is 10/(n-1)",
-        title="Neighbours kept",
         limits=(0, 1),
+        label="neighbours kept",
     ),
     _hidden(
         "cka_half_samples",
@@ -431,7 +451,7 @@ HIDDEN = (
         "How much all hidden states point the same way.",
         "mean pairwise cosine of uncentred rows",
         source="Ethayarajh 2019",
-        title="Pointing the same way",
+        label="states point the same way",
     ),
     _hidden(
         "anisotropy_top3",
@@ -455,6 +475,7 @@ LEARNING = (
         smallest=0.01,
         control="control_example",
         by_kind=True,
+        label="loss on held-out texts",
     ),
     _metric(
         "training_probe_loss",
@@ -463,6 +484,7 @@ LEARNING = (
         "nats/token",
         "Negative log-likelihood of the target on rows that are trained on.",
         "mean over supervised tokens of -log p(token | prefix)",
+        label="loss on texts trained on",
     ),
     _metric(
         "context_gain",
@@ -474,6 +496,7 @@ LEARNING = (
         claimed=True,
         by_kind=True,
         smallest=0.01,
+        label="what the article is worth",
     ),
     _metric(
         "context_gain_copied",
@@ -482,6 +505,7 @@ LEARNING = (
         "nats/token",
         "How much its own source helps to predict the target tokens that occur in the source.",
         "NLL(y | another probe's source) - NLL(y | own source), mean over tokens of y that occur in x",
+        label="what it is worth for words it has",
     ),
     _metric(
         "context_gain_new",
@@ -490,6 +514,7 @@ LEARNING = (
         "nats/token",
         "How much its own source helps to predict the target tokens that don't occur in the source.",
         "NLL(y | another probe's source) - NLL(y | own source), mean over tokens of y that don't occur in x",
+        label="what it is worth for words it lacks",
     ),
     _metric(
         "twin_effect",
@@ -500,6 +525,7 @@ LEARNING = (
         "1/2 [log p(v|x) - log p(v'|x) + log p(v'|x') - log p(v|x')] at the first token where v and v' differ",
         claimed=True,
         smallest=0.01,
+        label="how strongly it picks its article's fact",
     ),
     _metric(
         "twin_right",
@@ -508,6 +534,7 @@ LEARNING = (
         "0 or 1",
         "Whether both orders of a twin pair are right; coin flips give 0.25.",
         "log p(v|x) > log p(v'|x) and log p(v'|x') > log p(v|x')",
+        label="pairs in which it picks its article's fact",
     ),
 )
 
@@ -520,6 +547,7 @@ GRADIENTS = (
         "Norm of the whole training gradient of this step, before clipping (after accumulation).",
         "||g||_2 as the Trainer logs it; undefined (NaN) at step 0",
         caution="Of one batch: compare trends, not single steps.",
+        label="size of the gradient",
     ),
     _metric(
         "grad_share",
@@ -528,6 +556,7 @@ GRADIENTS = (
         "0..1",
         "Share of the training gradient's norm that falls on one weight matrix; the squares sum to 1.",
         "||g_m|| / ||g|| at on_pre_optimizer_step: the same before and after clipping; norm = share x grad_norm_total",
+        label="share of the gradient",
     ),
     _metric(
         "probe_grad",
@@ -537,6 +566,7 @@ GRADIENTS = (
         "How steeply the loss on the probes falls with a weight matrix: what the task still asks of it.",
         "||d(mean probe loss)/dW||_F by backward passes over 64 probes; LoRA: of the matrix beneath the adapter",
         tier="heavy",
+        label="what held-out texts still ask",
     ),
     _metric(
         "probe_grad_cosine",
@@ -547,6 +577,7 @@ GRADIENTS = (
         "cosine of the gradients of the two halves' mean losses",
         caution="Near 0: what probe_grad shows is noise.",
         tier="heavy",
+        label="agreement on what they ask",
     ),
 )
 
@@ -558,6 +589,7 @@ WEIGHTS = (
         "norm",
         "How far a weight matrix has moved from the base model.",
         "||W_t - W_0||_F; LoRA: scaling x B A",
+        label="how far the weights moved",
     ),
     _metric(
         "weight_change_relative",
@@ -566,6 +598,7 @@ WEIGHTS = (
         "ratio",
         "How far a weight matrix has moved from the base model, against the size of the base matrix.",
         "||W_t - W_0||_F / ||W_0||_F",
+        label="how far the weights moved",
     ),
     _metric(
         "weight_change_rms",
@@ -574,6 +607,7 @@ WEIGHTS = (
         "per weight",
         "How far a weight matrix has moved, per weight: comparable between matrices of different size.",
         "||W_t - W_0||_F / sqrt(numel)",
+        label="how far the weights moved",
     ),
     _metric(
         "ov_change",
@@ -583,6 +617,7 @@ WEIGHTS = (
         "How far what a head moves (its OV circuit) has changed.",
         "||W_V W_O (t) - W_V W_O (0)||_F / ||W_V W_O (0)||_F of one head",
         source="Elhage et al. 2021",
+        label="change of what it moves",
     ),
     _metric(
         "qk_change",
@@ -592,6 +627,7 @@ WEIGHTS = (
         "How far where a head looks (its QK circuit) has changed.",
         "||W_Q W_K' (t) - W_Q W_K' (0)||_F / ||W_Q W_K' (0)||_F of one head; biases left out",
         source="Elhage et al. 2021",
+        label="change of where it looks",
     ),
     _metric(
         "stable_rank",
@@ -602,6 +638,7 @@ WEIGHTS = (
         "||D||_F^2 / ||D||_2^2 of D = W_t - W_0; NaN at step 0; at most r for LoRA",
         tier="heavy",
         source="Rudelson & Vershynin 2007",
+        label="number of directions",
     ),
     _metric(
         "weight_spectrum",
@@ -611,6 +648,7 @@ WEIGHTS = (
         "The largest singular values of the change.",
         "sigma_1..sigma_32 of D = W_t - W_0",
         tier="heavy",
+        label="size of each direction",
     ),
     _metric(
         "intruder_cosine",
@@ -621,6 +659,7 @@ WEIGHTS = (
         "max_i |cos(u_i^0, u_j^t)| over all output-side singular vectors of W_0, j = 1..10; intruders have < 0.5",
         tier="heavy",
         source="Shuttleworth et al. 2024",
+        label="likeness to the base's directions",
     ),
 )
 
@@ -633,6 +672,7 @@ NEURONS = (
         "activation",
         "Mean activation of an MLP neuron over the region's tokens, each probe with equal weight.",
         "a = input of mlp.c_proj; mean over tokens in a probe, then over the probes of a half",
+        label="mean activation",
     ),
     _metric(
         "neuron_sd",
@@ -641,6 +681,7 @@ NEURONS = (
         "activation",
         "Standard deviation of an MLP neuron's activation over the region's tokens, each probe with equal weight.",
         "sqrt(mean(a^2) - mean(a)^2)",
+        label="spread of its activation",
     ),
     _metric(
         "neuron_active",
@@ -649,6 +690,7 @@ NEURONS = (
         "0..1",
         "Share of tokens at which the neuron is active.",
         "share of a > 0 (= pre-activation > 0)",
+        label="how often it is active",
     ),
     _metric(
         "neuron_max",
@@ -657,6 +699,7 @@ NEURONS = (
         "activation",
         "Largest activation of an MLP neuron on any token of the region.",
         "max a",
+        label="largest activation",
     ),
     Measure(
         "neuron_max_token",
@@ -667,6 +710,7 @@ NEURONS = (
         "The token at which an MLP neuron's largest activation occurred; -1 where a region has no tokens.",
         "argmax a",
         group="neurons",
+        label="token of the largest activation",
     ),
 )
 
@@ -687,7 +731,7 @@ def _frozen(lens: Measure) -> Measure:
         name=lens.name.replace("lens_", "lens_base_"),
         meaning=f"{lens.meaning.rstrip('.')}, read with the base model's ln_f and output matrix.",
         formula=f"{lens.formula}, with (ln_f, W_U) of step 0",
-        title="The same, read with the base's ln_f and W_U",
+        label=f"{lens.label}, read with the base's output",
     )
 
 
@@ -698,14 +742,15 @@ _LENS = (
         "How undecided a layer is about the next token.",
         "entropy of p_l = softmax(W_U ln_f(h_l)); mean over Q",
         source="nostalgebraist 2020; Belrose et al. 2023",
+        label="how undecided",
     ),
     _lens(
         "kl",
         "bits",
         "How far a layer's prediction is from the final one.",
         "KL(p_final || p_l); 0 at the last layer",
-        title="Distance to the final prediction",
         limits=(0, None),
+        label="distance to the final prediction",
     ),
     _lens(
         "rank",
@@ -713,6 +758,7 @@ _LENS = (
         "Where the right token stands in a layer's prediction; 1 is first.",
         "1 + #{logits > the target's}; mean over Q",
         caution="A mean of ranks is ruled by the worst; compare its logarithm.",
+        label="place of the right token",
     ),
     _lens(
         "logprob",
@@ -723,7 +769,7 @@ _LENS = (
         by_kind=True,
         smallest=0.01,
         caution="Read with the current ln_f and W_U: a change at an early layer may come from those alone.",
-        title="Log-probability of the right token",
+        label="log-probability of the right token",
     ),
 )
 LENS = (*_LENS, *map(_frozen, _LENS))
@@ -739,6 +785,7 @@ CAUSES = (
         source="Nanda 2023; Kramar et al. 2024",
         caution="Not a measurement: rank correlation with the exact one .98 early, .32 at convergence.",
         tier="heavy",
+        label="cost of taking it away, estimate",
     ),
     _metric(
         "ablation_exact",
@@ -751,6 +798,7 @@ CAUSES = (
         tier="ends",
         source="Wang et al. 2022",
         by_kind=True,
+        label="cost of taking it away",
     ),
     _metric(
         "graft_necessity",
@@ -761,6 +809,7 @@ CAUSES = (
         "L(W_t, block := W_0) - L(W_t)",
         tier="final",
         by_kind=True,
+        label="lost without the tuned block",
     ),
     _metric(
         "graft_sufficiency",
@@ -772,6 +821,7 @@ CAUSES = (
         tier="final",
         by_kind=True,
         caution="Blocks need each other: these don't add up to the whole.",
+        label="brought by the tuned block alone",
     ),
 )
 
@@ -900,6 +950,7 @@ def _control(measure: Measure) -> Measure:
         measure,
         name=f"control_{measure.name}",
         axes=(measure.control, *measure.axes[1:]),
+        label=f"{measure.label}, general text",
         meaning=f"{measure.name} on general text, which nothing was trained on, at the positions of probes.",
     )
 
@@ -910,6 +961,7 @@ def _other(measure: Measure) -> Measure:
         measure,
         name=f"other_{measure.name}",
         axes=(measure.axes[0], *measure.unit_axes),
+        label=f"{measure.label}, another article",
         meaning=f"{measure.name} of each target behind another probe's source and template: what the format alone does "
         "to it. In region Q.",
     )
@@ -921,6 +973,7 @@ def _by_kind(measure: Measure) -> Measure:
         measure,
         name=f"{measure.name}_by_kind",
         axes=(*measure.axes, "token_kind"),
+        label=f"{measure.label}, by kind of token",
         meaning=f"{measure.name} over the target tokens of each kind alone; the first kind is all tokens.",
         formula=f"{measure.formula}; over the target tokens of one kind, undefined where a probe has none",
     )
