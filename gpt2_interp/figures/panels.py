@@ -277,13 +277,14 @@ class StepAxis:
         return self.first * np.where(place < 1, place, 2 ** np.maximum(place - 1, 0))
 
     def labelled(self, most: int) -> list[int]:
-        """Return the snapshots whose labels have room: at most `most` evenly over the axis, the last one among them."""
-        ends = self.place(self.snapshots[-1]) - self.place(self.snapshots[0])
-        apart, shown = ends / max(most - 1, 1), [self.snapshots[-1]]
-        for step in reversed(self.snapshots[:-1]):
-            if self.place(shown[-1]) - self.place(step) >= apart - 1e-9:
+        """Return the snapshots whose labels have room: about `most` evenly over the axis, the first and the last among
+        them."""
+        first, *between, last = self.snapshots
+        apart, shown = (self.place(last) - self.place(first)) / most, [last]
+        for step in reversed(between):
+            if self.place(shown[-1]) - self.place(step) >= apart and self.place(step) - self.place(first) >= apart:
                 shown.append(step)
-        return shown[::-1]
+        return [first, *shown[::-1]]
 
 
 def same_steps(axes: Sequence[Any], panels: Sequence[LinePanel], snapshots: Sequence[int], most: int) -> None:

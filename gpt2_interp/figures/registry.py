@@ -118,7 +118,7 @@ PICTURES = (
         "the fact that stands there. To write the whole value is harder: see facts stated. Thin lines "
         "in the last row are layers, both panels on one scale.",
         "A band is the uncertainty of a level over these probes, not of the change since step 0, and not over "
-        "seeds. Rows trained on can be memorized: compare them with the probes. General text moves too: what became of it "
+        "seeds. Rows trained on can be memorized: compare them with the probes. What became of general text "
         "stands above the losses.",
         "learning:timeline",
     ),

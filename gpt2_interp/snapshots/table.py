@@ -313,6 +313,7 @@ HIDDEN = (
         "X_l, l = 0..n_layer; l = 0 is the embedding, l = n_layer is taken before ln_f",
         caution="Rounded to half precision; the numbers below come from the unrounded states.",
         group="hidden",
+        label="states of the texts",
     ),
     _hidden(
         "hidden_displacement",

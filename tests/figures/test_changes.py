@@ -34,13 +34,14 @@ def test_only_the_planted_heads_are_coloured_and_framed(measurements):
         assert [tuple(cell) for cell in np.argwhere(panel.outlined)] == planted, name
         assert np.isfinite(panel.cells(INSIDE)).sum() == 12 - len(planted)
         low, high = panel.limits
-        assert panel.diverging and low == -high and high >= np.abs(panel.values).max() - 1e-9
+        assert panel.diverging == (name != "attn_kl0") and high >= np.abs(panel.values).max() - 1e-9
+        assert low == (0 if name == "attn_kl0" else -high)  # what can't be negative has no colours for it
 
 
 def test_values_hover_and_count(measurements):
     panel = by_name(measurements)["attn_source_ns"]
     assert panel.values[CHANGED_HEAD] == pytest.approx(0.35, abs=0.01)
-    assert panel.title == "attn_source_ns: 1 of 12"
+    assert panel.title == "Attention to the article: 1 of 12"
     layer, head = CHANGED_HEAD
     said = panel.hover[layer][head]
     assert (
@@ -72,7 +73,7 @@ def test_without_a_band_nothing_is_coloured_or_framed(tmp_path):
         assert (panels[name].state == NO_BAND).all() and not panels[name].outlined.any()
         assert "no band" in panels[name].note
     assert panels["ablation_exact"].note == "ablation_exact was not measured."
-    coloured = [trace for trace in draw_html(head_changes_layout(m), m).data if trace.reversescale]
+    coloured = [trace for trace in draw_html(head_changes_layout(m), m).data if trace.colorbar.thickness]
     assert len(coloured) == len(HEAD_MEASURES)
     assert not any(np.isfinite(np.array(trace.z, dtype=float)).any() for trace in coloured)
 

@@ -6,7 +6,7 @@ import pytest
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.figures.draw_html import draw_html
 from gpt2_interp.figures.draw_png import draw_png
-from gpt2_interp.figures.learning import timeline, timeline_panels
+from gpt2_interp.figures.learning import general_text, timeline, timeline_panels
 from tests.fake_store import STEPS, write_fake_run
 
 
@@ -24,7 +24,24 @@ def test_gain_is_larger_for_copied_tokens_and_has_a_band(measurements):
     gain, copied, new, none = panel.lines
     assert copied.y[-1] > gain.y[-1] > new.y[-1] > none.y[-1] == 0 and none.dashed
     for line in (gain, copied, new):
-        assert (line.low <= line.y).all() and (line.y <= line.high).all() and "12 clusters" in line.label
+        assert (line.low <= line.y).all() and (line.y <= line.high).all()
+    assert "12 clusters" in panel.remark
+
+
+@pytest.mark.parametrize(("change", "word"), [(4.2, "forgotten"), (0.01, "kept"), (-0.5, "better")])
+def test_what_became_of_general_text_is_named(tmp_path, change, word):
+    store = write_fake_run(tmp_path, steps=(0, 10))
+    for step in store.steps():
+        arrays = store.load(step)
+        arrays["control_probe_loss"] = 0.44 + (step > 0) * change + 0 * arrays["control_probe_loss"]
+        store.write(step, arrays)
+    said = general_text(Measurements(store.paths))
+    assert said == f"general text: 0.44 to {0.44 + change:.2f} nats/token: {word}"
+    assert said in timeline_panels(Measurements(store.paths))[0].remark
+
+
+def test_general_text_that_was_measured_once_is_not_judged(tmp_path):
+    assert general_text(Measurements(write_fake_run(tmp_path, steps=(0,)).paths)) == ""
 
 
 def test_twins_start_at_chance(measurements):

@@ -9,9 +9,9 @@ from PIL import Image
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.draw_html import draw_html, figure_page
-from gpt2_interp.figures.draw_png import draw_png
+from gpt2_interp.figures.draw_png import draw_figure, draw_png
 from gpt2_interp.figures.over_time import drift_panel, temporal, temporal_panels
-from gpt2_interp.figures.panels import NO_VALUE, highest
+from gpt2_interp.figures.panels import NO_VALUE, StepAxis, highest
 from gpt2_interp.figures.weights import (
     gradient_panels,
     gradients,
@@ -32,11 +32,39 @@ def test_steps_run_as_numbers_on_every_panel(measurements):
             np.testing.assert_array_equal(line.x, STEPS)
 
 
-def test_only_the_planted_layer_changes_its_entropy(measurements):
+def test_each_head_has_its_line_and_the_planted_one_a_name_and_a_band(measurements):
     panel = temporal_panels(measurements)[2]
-    assert "[bits]" in panel.y_label
-    moved = [line.label for line in panel.lines if line.label.startswith("layer") and abs(np.ptp(line.y)) > 0.1]
-    assert moved == [f"layer {CHANGED_HEAD[0]}"]
+    assert len(panel.lines) == 12 + 1 and all(abs(line.y[0]) < 1e-9 for line in panel.lines)  # all heads, and half
+    (moved,) = [line for line in panel.lines if abs(line.y[-1]) > 0.1]
+    assert moved.label == "L{}·H{}".format(*CHANGED_HEAD) and (moved.low <= moved.y).all()
+    assert 0 < (moved.high - moved.low)[-1] < 0.05  # of the paired change: levels differ far more between probes
+    assert "at step 0" in panel.remark
+
+
+def test_a_model_without_a_sink_has_a_sentence_there(tmp_path, measurements):
+    assert temporal_panels(measurements)[5].lines
+    store = write_fake_run(tmp_path, steps=(0, 10))
+    for step in store.steps():
+        arrays = store.load(step)
+        arrays["attn_sink"] = np.full_like(arrays["attn_sink"], 0.002 + 0.001 * (step > 0))
+        store.write(step, arrays)
+    panel = temporal_panels(Measurements(store.paths))[5]
+    assert not panel.lines and "no attention sink" in panel.note and "0.003" in panel.note
+
+
+def test_steps_stand_at_ticks_of_snapshots_and_doubling_is_one_pace():
+    axis = StepAxis([0, 1, 2, 4, 8, 200])
+    np.testing.assert_allclose(axis.place(np.array([0, 0.5, 1, 2, 4, 8])), [0, 0.5, 1, 2, 3, 4])
+    steps = np.array([0, 0.3, 1, 3, 200])
+    np.testing.assert_allclose(axis.step(axis.place(steps)), steps)
+    assert axis.labelled(3) == [0, 8, 200] and axis.labelled(99) == [0, 1, 2, 4, 8, 200]
+    assert StepAxis([0, 100, 200]).place(100) == 1
+
+
+def test_ticks_are_snapshots(measurements):
+    figure = draw_figure(temporal(measurements), measurements)
+    for ax in figure.axes:
+        assert set(ax.get_xticks()) | set(ax.get_xticks(minor=True)) == set(STEPS)
 
 
 def test_deeper_layers_drift_more_and_step_0_does_not(measurements):
@@ -118,7 +146,7 @@ def test_one_colour_range_for_all_panels(measurements):
     figure = draw_html(weight_changes(measurements), measurements)
     shown = [trace for trace in figure.data if trace.showscale is not False]
     assert {trace.coloraxis for trace in shown} == {"coloraxis"} and figure.layout.coloraxis.cmin == 0
-    assert figure.layout.coloraxis.colorbar.title.text == "weight_change_relative [ratio]"
+    assert figure.layout.coloraxis.colorbar.title.text == "how far the weights moved [ratio]"
 
 
 @pytest.mark.parametrize("layout", [temporal, weight_changes, gradients])
@@ -149,7 +177,7 @@ def test_a_measure_that_is_missing_becomes_a_note(tmp_path):
     store = write_fake_run(tmp_path, steps=(0, 10))
     for step in store.steps():
         arrays = store.load(step)
-        store.write(step, {name: arrays[name] for name in ("attn_entropy", "weight_change_relative")})
+        store.write(step, {name: arrays[name] for name in ("attn_entropy_norm_ns", "weight_change_relative")})
     panels = temporal_panels(Measurements(store.paths))
     assert panels[1].note and panels[3].note and panels[6].note and not panels[2].note
 

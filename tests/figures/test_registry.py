@@ -2,9 +2,8 @@
 
 from importlib import import_module
 
-from gpt2_interp.figures.hidden import DRIFT_MAPS, LENS_MAPS
 from gpt2_interp.figures.registry import PICTURES, SECTIONS
-from gpt2_interp.snapshots.table import MEASURE
+from gpt2_interp.snapshots.table import CLAIMED, MEASURE
 
 
 def test_each_row_names_what_exists():
@@ -18,5 +17,8 @@ def test_each_row_names_what_exists():
         assert picture.still in picture.files
 
 
-def test_each_map_of_hidden_states_has_its_plain_name():
-    assert all(MEASURE[name].title for name in (*DRIFT_MAPS, *LENS_MAPS))
+def test_each_measure_that_a_picture_shows_has_its_plain_name():
+    shown = {name for picture in PICTURES for name in picture.measures}
+    for name in shown | {measure.name for measure in CLAIMED}:
+        label = MEASURE[name].label
+        assert label and "_" not in label, name
