@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt2_interp.analysis.changes import FEWEST_NULL_RUNS, Comparisons
+from gpt2_interp.analysis.derived import most_sink
 from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, Measure
 from gpt2_interp.statistics.simultaneous import CONFIDENCE, FEWEST_SEEDS, FEWEST_TO_TEST
 
@@ -91,8 +92,11 @@ def why_unmeasured(measure: Measure, series: Series | None, steps: list[int]) ->
         return f"The last snapshot, of step {steps[-1]}, does not have it intact."
     if len(series.steps) == 1:
         return "There is only one snapshot: nothing can have changed yet."
-    defined = np.isfinite(series.values[-1] - series.values[0]).any()
-    return None if defined else "It is not defined on any of this run's probes at both step 0 and the last snapshot."
+    if not np.isfinite(series.values[-1] - series.values[0]).any():
+        return "It is not defined on any of this run's probes at both step 0 and the last snapshot."
+    if measure.name == "attn_sink" and (most := most_sink(series.values)) < measure.smallest:
+        return f"The model has no attention sink: no head gives the first token more than {most:.2g} of its attention."
+    return None
 
 
 def why_nothing(entry: Mapping[str, Any]) -> str | None:

@@ -212,12 +212,12 @@ def plain_unit(name: str) -> str:
 
 def measure_label(name: str) -> str:
     """Return the plain name of a measure with its unit."""
-    return f"{MEASURE[name].label} [{plain_unit(name)}]"
+    return f"{MEASURE[name].label or name} [{plain_unit(name)}]"
 
 
 def heading(name: str) -> str:
     """Return the plain name of a measure as a title."""
-    label = MEASURE[name].label
+    label = MEASURE[name].label or name
     return label[:1].upper() + label[1:]
 
 

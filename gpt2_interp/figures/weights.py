@@ -20,6 +20,7 @@ from gpt2_interp.figures.draw_html import add_heat, add_map, draw_html, plain_lo
 from gpt2_interp.figures.draw_png import draw_figure, write_figure_title
 from gpt2_interp.figures.panels import (
     BLUE,
+    CATEGORIES,
     ORANGE,
     OUTSIDE,
     STYLE,
@@ -98,7 +99,6 @@ def gradients(m: Measurements) -> Heats:
 
 
 SPECTRA_TITLE = "In how many directions the weights changed"
-LINE_COLORS = ("#1f5fa8", "#d1641b", "#2a8a57", "#7a4fa3", "#b0355b", "#8a6d1f", "#777777")
 
 
 def rank_panels(m: Measurements) -> list[HeatPanel]:
@@ -117,7 +117,7 @@ def spectrum_panels(m: Measurements) -> list[LinePanel]:
     x = np.arange(1, last.shape[1] + 1)
     panels = []
     for kind, rows in matrix_kinds(m.labels("matrix")).items():
-        colors = LINE_COLORS if kind == OUTSIDE else depth_colors(len(rows))
+        colors = CATEGORIES if kind == OUTSIDE else depth_colors(len(rows))
         names = [name if kind == OUTSIDE else f"layer {name}" for name, _ in rows]
         lines = [
             Line(name, x, last[i], colors[k % len(colors)], wide=False)
@@ -160,7 +160,7 @@ def intruder_panels(m: Measurements) -> tuple[MapPanel, LinePanel]:
     for k, (kind, rows) in enumerate(kinds.items()):
         cosines = values[-1][[i for _, i in rows]]
         means = nan_mean(intruder_curve(cosines), axis=0)  # [threshold]
-        lines.append(Line(kind, CURVE, means, LINE_COLORS[k % len(LINE_COLORS)], wide=False))
+        lines.append(Line(kind, CURVE, means, CATEGORIES[k % len(CATEGORIES)], wide=False))
     return table, LinePanel("Intruders over the threshold", curve_label, lines, x_label="threshold on the cosine")
 
 

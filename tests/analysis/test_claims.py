@@ -151,6 +151,20 @@ def write_run(root, name="run", steps=STEPS, scale=1.0, without=(), arguments=No
     return store
 
 
+@pytest.mark.parametrize(("made", "claimed"), [(0.012, 0), (0.3, 6)])
+def test_nothing_is_claimed_of_a_sink_where_there_is_none(tmp_path, made, claimed):
+    """Neither before training nor after; a sink that training made can be claimed."""
+    store = write_run(tmp_path)
+    for step in STEPS:
+        arrays = store.load(step)
+        noise = 1e-4 * np.random.default_rng(step).normal(size=arrays["attn_sink"].shape)
+        store.write(step, arrays | {"attn_sink": 0.002 + (step > 0) * made + noise})
+    got = claims_of(store)
+    assert len([change for change in got["changes"] if change["measure"] == "attn_sink"]) == claimed
+    said = got["measures"]["attn_sink"]["why_none"] or ""
+    assert ("no attention sink" in said and "0.014" in said) == (claimed == 0)
+
+
 def draws(rng) -> np.ndarray:
     """Changes of attn_sink under perturbations, [perturbation, layer, head]."""
     scale = np.full((2, 3), 0.05)
