@@ -53,7 +53,6 @@ from gpt2_interp.evaluation.rouge import is_other_script
 from gpt2_interp.figures.training_curves import draw_training_curves
 from gpt2_interp.files import (
     line_writer,
-    write_json,
 )
 from gpt2_interp.model.anatomy import device_name, model_sizes
 from gpt2_interp.model.base_weights import BaseWeights
@@ -226,7 +225,7 @@ def main() -> None:
     steps = {"best": best_step, "final": last_step}
     model_card.write_model_cards(paths, run_info, sizes, metrics, steps, training_seconds, plain_text)
     raise_full_disk_of_threads()
-    write_json(paths.model_outputs / "metrics.json", metrics)  # last: its presence says that the run is finished
+    run_files.finish(paths, metrics)
 
     # --- where to look ---------------------------------------------------------------------------------------
     all_seconds = time.perf_counter() - started

@@ -45,9 +45,14 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def json_bytes(value: Any) -> bytes:
+    """Return strict JSON: no NaN, which JSON does not have."""
+    return (json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON (no NaN, which JSON does not have) atomically."""
-    write_atomically(path, (json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
+    """Write strict JSON atomically."""
+    write_atomically(path, json_bytes(value))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -83,10 +83,12 @@ SNAPSHOTS = {f"step_{step:08d}" for step in (0, 3, 6)}
 
 def test_exactly_these_files(news_run):
     models = {
-        f"{which}/{name}" for which in ("best_model", "final_model") for name in MODEL | {"README.md", "task.json"}
+        f"{which}/{name}"
+        for which in ("best_model", "final_model")
+        for name in MODEL | {"README.md", "task.json", "sha256sums.txt"}
     }
     assert files(news_run.model_outputs) == models | {
-        "metrics.json", "predictions.jsonl", "samples.jsonl", "training_curves.png"
+        "metrics.json", "predictions.jsonl", "samples.jsonl", "training_curves.png", "sha256sums.txt"
     }  # fmt: skip
     state = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin"}
     state |= {"running_loss.json", "manifest.json"}
@@ -341,7 +343,11 @@ def test_every_number_that_is_written_is_in_the_glossary_and_the_other_way_round
         score_keys |= {key for system in (*SYSTEMS, "reference") for key in metrics.get(system, ())}
     inside = {tag for tag in tags if tag.startswith("inside/")}
     of_kinds = {tag for tag in inside if tag.startswith("inside/loss_by_kind/")}
-    assert of_kinds and inside - of_kinds <= set(TAGS.values()) and {tag.split("/")[1] for tag in inside} > {"attention", "hidden", "weights"}
+    assert (
+        of_kinds
+        and inside - of_kinds <= set(TAGS.values())
+        and {tag.split("/")[1] for tag in inside} > {"attention", "hidden", "weights"}
+    )
     undefined = {"samples/fact_precision", "hparams/test_fact_precision"}  # where a model of 6 steps writes no value
     assert tags - inside | undefined == {scalar.name for scalar in SCALARS} - {"inside/<group>/<measure>"}
     assert log_keys == {"step"} | {scalar.log_name for scalar in SCALARS} - {None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpt2_interp.checksums import changed_files
 from gpt2_interp.errors import InputError
 from gpt2_interp.files import read_json
 from gpt2_interp.run_paths import RunPaths
@@ -57,6 +59,9 @@ class Measurements:
                 f"with gpt2_summarization.py --run_name {paths.run_name}."
             )
         self._stacks: dict[str, tuple[list[int], np.ndarray]] = {}
+        for name in changed_files(paths.model_outputs):
+            path = Path(os.path.normpath(paths.model_outputs / name))
+            warnings.warn(f"{path} is not as training wrote it (its sha256 differs, or it is gone)", stacklevel=3)
 
     def __repr__(self) -> str:
         steps = f"{len(self.steps)} snapshots, steps {self.steps[0]} to {self.steps[-1]}"

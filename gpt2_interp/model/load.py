@@ -20,6 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gpt2_interp.checksums import NAME as CHECKSUMS
+from gpt2_interp.checksums import changed_files
 from gpt2_interp.errors import InputError, first_line, is_out_of_memory
 from gpt2_interp.model.copying_start import start_copying
 from gpt2_interp.model.fast_layers import use_fast_layers
@@ -65,6 +67,15 @@ def check_shape(config: GPT2Config, name: str, advice: str = "") -> None:
         raise InputError(f"{name}: n_embd {config.n_embd} is not a multiple of n_head {config.n_head}{advice}.")
 
 
+def check_unchanged(path: str) -> None:
+    """Raise InputError if a file of a model folder that training wrote here is not as it was written."""
+    if changed := changed_files(Path(path)):
+        raise InputError(
+            f"{path}: {', '.join(changed)} is not as training wrote it (its sha256 differs, or it is gone): restore "
+            f"it, or delete {CHECKSUMS} if the change is meant."
+        )
+
+
 def load_base(
     arguments: ModelArguments, seed: int, training_texts: Iterable[str]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -95,6 +106,7 @@ def load_base(
             start_copying(model)
     else:
         name = here_or_in_repository(arguments.model_name_or_path)
+        check_unchanged(name)
         if Path(name).is_dir():
             name = str(Path(name).resolve())  # an adapter names it, and is opened from other folders
         if (Path(name) / "adapter_config.json").exists():
@@ -131,6 +143,7 @@ def load_trained(
     path: a folder with a whole model, a name on the Hub, or a folder with an adapter, which is merged into its base:
     `base_model`, or the one that adapter_config.json names. Raises InputError, also where merging is impossible.
     """
+    check_unchanged(path)
     adapter = Path(path) / "adapter_config.json"
     if adapter.is_file():
         model, tokenizer = _load_adapted(adapter, implementation, base_model)

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import torch
 from peft import PeftModel
 
 from gpt2_interp import files
+from gpt2_interp.checksums import write_checksums
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
-from gpt2_interp.files import read_json, write_atomically, write_json
+from gpt2_interp.files import json_bytes, read_json, write_atomically, write_json
 from gpt2_interp.model.settings import ModelArguments
 from gpt2_interp.model.task_file import TASK_FILE
 from gpt2_interp.run_paths import RunPaths, measured_runs
@@ -87,6 +89,9 @@ def put_in_place(made: RunPaths, paths: RunPaths) -> None:
         if here.exists():
             shutil.move(here, there)
     shutil.rmtree(made.root)
+
+
+LATER = ("claims.json",)  # visualize_metrics.py writes it, as often as it runs
 
 
 def is_finished(paths: RunPaths) -> bool:
@@ -230,3 +235,16 @@ def _save(model, tokenizer, folder: Path, dtype: torch.dtype, trained: dict[str,
         config.write_text(json.dumps({**json.loads(config.read_text()), **said}, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
     write_json(folder / TASK_FILE, trained)
+    write_checksums(folder, sorted(path for path in folder.iterdir() if path.is_file()))  # the card is yet to come
+
+
+def finish(paths: RunPaths, metrics: Mapping[str, Any]) -> None:
+    """Write the checksums of the run's text files, then metrics.json, whose presence says that the run is finished.
+
+    Arrays, checkpoints and models have checksums of their own.
+    """
+    of_snapshots = [path for path in paths.metrics.iterdir() if path.suffix in (".json", ".jsonl")]
+    texts = [*of_snapshots, *paths.model_outputs.glob("*.jsonl")]
+    ours = sorted(path for path in texts if path.name not in LATER)
+    write_checksums(paths.model_outputs, ours, {"metrics.json": json_bytes(metrics)})
+    write_json(paths.model_outputs / "metrics.json", metrics)
