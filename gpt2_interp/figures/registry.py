@@ -278,8 +278,8 @@ PICTURES = (
         "Above, the stable rank of each matrix's change: small means that a few directions carry it. In the "
         "middle, its singular values. Below, intruders: directions among a tuned matrix's ten strongest that no "
         "direction of the base is like; the curve shows what other thresholds would count.",
-        "The stable rank of noise is high, so a high one is no sign of rich learning. One seed: spectra have no "
-        "intervals here.",
+        "Not compared with noise, so no number here is a finding: noise has intruders too, and a high stable rank. "
+        "One seed, and no intervals.",
         "weights:spectra",
         needs=("stable_rank",),
     ),
@@ -304,8 +304,9 @@ PICTURES = (
         "number, z on the second half, and the token at which the neuron fires most at the last snapshot. z is the"
         " change in units of the spread over tokens at step 0: (mean_t - mean_0) / max(sd_0, the layer's 5th "
         "percentile).",
-        "Chosen on one half and reported on the other, a z that is only chance falls back towards 0; there is no "
-        "interval. One token does not say what a neuron means.",
+        "Not compared with noise, so no neuron here is a finding; there is no interval either. Chosen on one half and "
+        "reported on the other, a z that is only chance falls back towards 0. One token does not say what a neuron "
+        "means.",
         "neurons:changed_neurons",
         needs=("neuron_mean",),
     ),
@@ -317,7 +318,8 @@ PICTURES = (
         ("neuron_mean",),
         "The same choice, step by step, on the second half of the probes. Order and colours are the same in every "
         "frame.",
-        "Neurons of different layers have different spreads: z compares each with itself.",
+        "Not compared with noise, so no neuron here is a finding. Neurons of different layers have different spreads: "
+        "z compares each with itself.",
         "neurons:neuron_evolution",
         formats=(".gif",),
     ),
@@ -341,7 +343,9 @@ PICTURES = (
         ("graft_necessity", "graft_sufficiency"),
         "Left, the loss that comes back when one block of the tuned model is replaced by the base's; right, what "
         "one tuned block alone brings the base. Lines are 95% intervals over probes.",
-        "Blocks need each other, so the bars don't add up to the whole.",
+        "Not compared with noise, so no bar is a finding by itself: an interval without 0 is of these probes alone. "
+        "Blocks need each other, so the bars don't add up to the whole. Most of the loss is words that every target "
+        "has. The embeddings are the output matrix too.",
         "causes:graft",
     ),
     Picture(
