@@ -121,8 +121,11 @@ def mark_answers(ax, gold: list[tuple[str, list[int], list[int]]]) -> None:
 def token_ticks(axes: np.ndarray, tokens: list[str], side: float, answers: Collection[int] = ()) -> None:
     """Token labels at the outer edges, as many as are legible; those of `answers` first."""
     every = max(1, -(-len(tokens) // int(side / ROW)))
-    near = {at + off for at in answers for off in range(1 - every, every)}
-    shown = sorted({*(at for at in range(0, len(tokens), every) if at not in near), *answers})
+    shown: list[int] = []  # of the tokens of an answer, which stand together, the first
+    for at in (*sorted(answers), *range(0, len(tokens), every)):
+        if all(abs(at - other) >= every for other in shown):
+            shown.append(at)
+    shown.sort()
     for ax in axes.ravel():
         if ax.figure is None:  # removed
             continue

@@ -142,7 +142,7 @@ def _ablation_map(m: Measurements) -> MapPanel:
         hover=hover,
         note="no interval was computed (size in grey)"
         if (state == NO_BAND).all()
-        else "framed: the head matters now (its change need not)",
+        else "framed: the head matters now" + ("; hatched: no interval" if (state == NO_BAND).any() else ""),
     )
 
 

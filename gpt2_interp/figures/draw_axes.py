@@ -63,7 +63,7 @@ def write_title(ax: Any, title: str, remark: str = "", columns: int = 2) -> None
 
 def write_note(ax: Any, note: str, columns: int = 2) -> None:
     """A sentence in the middle of an empty panel."""
-    text = textwrap.fill(note, int((WIDTH / columns - 1.2) / LETTER))
+    text = textwrap.fill(note, int((WIDTH / columns - 0.85 - 0.25 * (columns < 3)) / LETTER))
     _beside(ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY))
 
 
@@ -282,7 +282,8 @@ def _write_cells(ax: Any, panel: MapPanel, width: float, height: float) -> None:
         return
     n_row, n_column = panel.values.shape
     lines = [line for row in panel.texts for text in row for line in text.split("\n")]
-    every = int(np.ceil((LETTER * max(map(len, lines), default=1) + 0.02) / (width / n_column)))
+    widths = [LETTER * (len(line) - 0.45 * sum(letter in "-." for letter in line)) + 0.02 for line in lines]
+    every = int(np.ceil(max(widths, default=LETTER) / (width / n_column)))
     if every > 1 and panel.x_label != SNAPSHOT_AXIS or height / n_row < 0.1:
         return
     dark = panel.dark_cells()

@@ -295,4 +295,5 @@ def _written(values: np.ndarray) -> list[list[str]] | None:
     """The numbers of a map's cells, without a -0.00, where there is room for them."""
     if values.shape[1] > WRITTEN:
         return None
-    return [["" if np.isnan(value) else f"{round(value, 2) + 0.0:.2f}" for value in row] for row in values]
+    digits = 2 if np.nanmax(np.abs(values), initial=0) < 10 else 1
+    return [["" if np.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in values]

@@ -18,7 +18,7 @@ from gpt2_interp.snapshots.table import HALVES, HEADLINE
 
 NEURONS_PER_LAYER = 16  # in the animation
 NEURONS_NAMED = 6  # per layer in the table
-Z_LABEL = "change of the mean activation (z) [SDs at step 0]"
+Z_LABEL = "change (z) [SDs at step 0]"
 TITLE = "MLP neurons whose mean activation changed most"
 
 
