@@ -27,7 +27,8 @@ WORDS = {  # word -> when it is used
     "counted": "beyond noise with one error rate over the units of all measures, and no smaller than the measure's "
     "smallest effect of interest. Only these enter counts over measures.",
     "beyond training": f"larger than in all of at least {FEWEST_NULL_RUNS} short runs on the base's own kind of text, "
-    "to the same relative change of the weights (--null_training).",
+    "to the same relative change of the weights (--null_training), and than one more of them shows in 95% of cases "
+    "(normal prediction limit: mean + t s sqrt(1 + 1/n) of the sizes of their changes).",
     "content-specific": "the own article changes it more than another row's article in the same format does: the "
     "interval of that difference excludes zero and exceeds the band; and it changes less with permuted targets, where "
     "there is such a run.",

@@ -30,6 +30,7 @@ from gpt2_interp.snapshots.table import CLAIMED, Measure
 from gpt2_interp.statistics.beyond_noise import beyond_noise_in_any, noise_band, times_noise
 from gpt2_interp.statistics.half_change import half_change
 from gpt2_interp.statistics.over_measures import holm
+from gpt2_interp.statistics.prediction_limit import prediction_limit
 from gpt2_interp.statistics.simultaneous import CONFIDENCE, Intervals, reproduced, simultaneous_intervals
 
 HEAD = ("layer", "head")
@@ -187,11 +188,12 @@ class Judged:
 
     @cached_property
     def beyond_training(self) -> np.ndarray | None:
-        """Larger than in every run on the base's own kind of text; None where there are fewer than FEWEST_NULL_RUNS."""
+        """Larger than in every run on the base's own kind of text, and than one more would show in 95% of cases; None
+        where there are fewer than FEWEST_NULL_RUNS."""
         runs = self.against.of_training(self.measure.name)
         if runs is None or len(runs) < FEWEST_NULL_RUNS:
             return None
-        return np.abs(self.last.mean) > np.abs(runs).max(axis=0)
+        return np.abs(self.last.mean) > prediction_limit(np.abs(runs))
 
     @cached_property
     def reproduced(self) -> np.ndarray | None:

@@ -418,7 +418,7 @@ def test_beyond_training_takes_three_runs_on_the_bases_own_text(tmp_path):
     assert of_head(two, TASK)["training_on_base_text"] == pytest.approx(0.25, abs=0.03)
     assert any("2 of at least 3 runs" in sentence for sentence in two["measures"]["attn_sink"]["missing"])
     write_run(tmp_path, "other", null_training_of="another run")
-    write_run(tmp_path, "run-null-2", scale=0.9, arguments={"seed": 12}, null_training_of="run")
+    write_run(tmp_path, "run-null-2", scale=0.3, arguments={"seed": 12}, null_training_of="run")
     three = claims_of(store)
     assert of_head(three, TASK)["beyond_training"] is True and "beyond training" in of_head(three, TASK)["words"]
     assert three["comparisons"]["training_on_base_text"] == ["run-null-0", "run-null-1", "run-null-2"]
