@@ -88,7 +88,7 @@ def picture(patterns: np.ndarray, labels: list[str]) -> bytes:
         bar = {"fraction": 0.03, "pad": 0.01, "aspect": 30, "shrink": 0.7, "ticks": TICKS}
         figure.colorbar(image, ax=axes, label="attention weight (square-root scale)", **bar)
         figure.suptitle(f"Rows are queries, columns the keys they attend to; grey: later tokens.\n{CAVEAT}", fontsize=9)
-        return png_bytes(figure)
+        return png_bytes(figure, dpi=110)
 
 
 def page(patterns: np.ndarray, labels: list[str]) -> bytes:

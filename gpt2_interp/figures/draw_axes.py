@@ -139,7 +139,7 @@ def _label_ends(ax: Any, lines: Sequence[Line]) -> None:
             places.append((ax.transLimits.transform(ax.transScale.transform(point))[1], point, name, line))
     places.sort(key=lambda place: place[0])
     names = [textwrap.fill(name, 16) for _, _, name, _ in places]
-    sizes = [0.01 + 0.075 * (name.count("\n") + 1) for name in names]  # in heights of the axes, as are the places
+    sizes = [0.01 + 0.08 * (name.count("\n") + 1) for name in names]  # in heights of the axes, as are the places
     heights = [min(max(place[0], 0.0), 1.0) for place in places]
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + (sizes[i - 1] + sizes[i]) / 2)

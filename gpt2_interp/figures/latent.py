@@ -19,7 +19,7 @@ from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.analysis.projection import Projection, load_projection
 from gpt2_interp.figures.draw_html import draw_html, step_slider
 from gpt2_interp.figures.gif import Canvas, Film, draw_film
-from gpt2_interp.figures.panels import BLUE, CATEGORIES, GREY, SMALLEST_TEXT, STYLE
+from gpt2_interp.figures.panels import BLUE, CATEGORIES, GREY, SMALLEST_TEXT, STYLE, layer_name
 
 SHAPES = ("circle", "diamond")  # names of plotly
 MARKERS = {"circle": "o", "diamond": "D"}  # and of matplotlib
@@ -146,7 +146,8 @@ def _(space: LatentSpace, m: Measurements) -> go.Figure:
 def latent_description(projection: Projection) -> str:
     info = projection.info
     method = {"pca": "PCA", "aligned_umap": "AlignedUMAP"}.get(info.get("method"), str(info.get("method")))
-    return f"{method} of all steps together, {info.get('layer', 'layer ?')}, {info.get('pooling', '?')}"
+    layer, pooling = layer_name(str(info.get("layer", "layer ?"))), str(info.get("pooling", "?")).replace("_", " ")
+    return f"{method} of all steps together, {layer}, {pooling}"
 
 
 @draw_film.register
@@ -183,7 +184,7 @@ def _(space: LatentSpace, m: Measurements) -> Film:
         canvas.figure.text(
             0.5,
             0.925,
-            f"{latent_description(projection)}; {quality_sentence(projection)}",
+            f"{latent_description(projection)}\n{quality_sentence(projection)}",
             ha="center",
             va="top",
             fontsize=SMALLEST_TEXT,

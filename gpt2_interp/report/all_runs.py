@@ -18,7 +18,7 @@ from gpt2_interp.analysis.outputs import SYSTEMS, is_number, read_scores
 from gpt2_interp.errors import InputError
 from gpt2_interp.figures.draw_png import png_bytes
 from gpt2_interp.figures.numbers import Cell, number
-from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, STYLE
+from gpt2_interp.figures.panels import BLUE, CATEGORIES, GREY, ORANGE, STYLE, WIDTH
 from gpt2_interp.files import write_atomically
 from gpt2_interp.report.claims_tables import counted_heads
 from gpt2_interp.report.page import template
@@ -140,7 +140,7 @@ def loss_overlay(runs: Iterable[Measurements]) -> bytes | None:
     if not curves:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 4), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3), layout="constrained")
         ax = figure.subplots()
         for i, (m, x, y) in enumerate(curves):
             style = "--" if m.info.get("tuning") == "lora" else "-"
@@ -148,13 +148,13 @@ def loss_overlay(runs: Iterable[Measurements]) -> bytes | None:
                 x,
                 y,
                 style,
-                marker="o",
-                markersize=3.5,
-                color=f"C{i % 10}",
+                marker="os^Dvx"[i // len(CATEGORIES) % 6],
+                markersize=3,
+                color=CATEGORIES[i % len(CATEGORIES)],
                 label=f"{m.paths.run_name} ({m.info.get('tuning')})",
             )
         ax.set(xlabel="optimizer step", ylabel="evaluation loss [nats/token]")
-        ax.legend(fontsize=8, ncols=-(-len(curves) // 12))
+        ax.legend(ncols=-(-len(curves) // 12))
         return png_bytes(figure)
 
 
@@ -166,7 +166,7 @@ def score_dots(scores: Mapping[str, Mapping[str, Any]]) -> bytes | None:
     if not scored:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 1.2 + 0.45 * len(scored)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1 + 0.28 * len(scored)), layout="constrained")
         ax = figure.subplots()
         kinds = (("base", GREY, "o"), ("lead3", ORANGE, "D"), ("tuned", BLUE, "o"))
         for key, color, marker in kinds:
@@ -193,7 +193,7 @@ def score_dots(scores: Mapping[str, Mapping[str, Any]]) -> bytes | None:
         )
         if score == "perplexity":
             ax.set_xscale("log")
-        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
         return png_bytes(figure)
 
 
