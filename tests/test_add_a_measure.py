@@ -240,7 +240,7 @@ def test_they_are_in_pictures_and_report(root):
     assert all(name in report for name in ADDED)
     assert "Directions" in (pictures / "drift_map.html").read_text(encoding="utf-8")
     assert "Entropy of the prediction" in (pictures / "learning_timeline.html").read_text(encoding="utf-8")
-    assert "attn_max" in (pictures / "head_changes.html").read_text(encoding="utf-8")
+    assert "Attention to one token" in (pictures / "head_changes.html").read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":
