@@ -33,8 +33,9 @@ WORDS = {  # word -> when it is used
     "interval of that difference excludes zero and exceeds the band; and it changes less with permuted targets, where "
     "there is such a run.",
     "format": "beyond noise, and not content-specific: another article in the same format changes it as much.",
-    "the change helps": "putting the base's number back into the tuned model, for this head alone, raises the loss: "
-    "the interval excludes zero, and the cost exceeds that of the same patch in bases that noise changed.",
+    "the change helps": "no smaller than the smallest effect of interest; and putting the base's number back into the "
+    "tuned model, for this head alone, raises the loss: the interval excludes zero, and the cost exceeds that of the "
+    "same patch in bases that noise changed.",
     "the change hurts": "putting the base's number back lowers the loss, by the same rule.",
     "the head matters": "taking the head away from the tuned model changes the loss. This is about the head, not about "
     "the change.",
@@ -142,7 +143,7 @@ def missing_tests(one: Judged, restored: Restoration | None, against: Comparison
     if one.measure.unit_axes == ("layer", "head"):
         if against.ablation is None:
             found.append("the head matters: no head was taken away (group ablation).")
-        if restored is None and one.beyond_noise.any():
+        if restored is None and one.worth_a_cause.any():
             found.append("the change helps or hurts: the base's numbers were not put back (group restoration).")
     if len(against.seeds) + 1 < FEWEST_SEEDS:
         found.append(f"reproduced: {len(against.seeds) + 1} of at least {FEWEST_SEEDS} seeds.")

@@ -53,8 +53,8 @@ def claims(m: Measurements) -> dict[str, Any]:
             measures[measure.name] = _unmeasured(measure, series.get(measure.name), why[measure.name])
             continue
         one = tested[measure.name]
-        found = one.beyond_noise
-        restored = restoration(m, measure.name, found) if measure.unit_axes == HEAD and found.any() else None
+        asked = one.worth_a_cause
+        restored = restoration(m, measure.name, asked) if measure.unit_axes == HEAD and asked.any() else None
         entries = [
             _entry(one, i, unit, bool(counted[measure.name][i]), restored, against, m)
             for i, unit in enumerate(_units(measure, m))
@@ -149,6 +149,14 @@ class Judged:
     @cached_property
     def large(self) -> np.ndarray:
         return is_large(self.measure, self.before, self.last.mean)
+
+    @property
+    def worth_a_cause(self) -> np.ndarray:
+        """Beyond noise and large: of other changes nobody asks whether they matter.
+
+        For measures on repeated tokens the whole pattern is put back, which says nothing of a tiny change of one.
+        """
+        return self.beyond_noise & self.large
 
     @cached_property
     def half(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -276,7 +284,7 @@ def _entry(
         "training_on_base_text": None if runs is None else np.abs(runs[:, i]).max(),
         "permuted_targets": None if one.of_style is None else one.of_style[i],
         "ablation": None if ablation is None else _ablation_entry(ablation, i),
-        "restoration": None if restored is None or not one.beyond_noise[i] else restored.entry(i),
+        "restoration": None if restored is None or not one.worth_a_cause[i] else restored.entry(i),
         "differs": bool(last.excludes_zero[i]),
         "beyond_noise": bool(one.beyond_noise[i]),
         "large": bool(one.large[i]),
@@ -284,7 +292,7 @@ def _entry(
         "beyond_training": _at(one.beyond_training, i, one.beyond_noise[i]),
         "larger_than_on_general_text": _general(one, i),
         "content_specific": _at(one.content_specific, i, one.beyond_noise[i]),
-        "change_matters": None if restored is None or not one.beyond_noise[i] else restored.word(i),
+        "change_matters": None if restored is None or not one.worth_a_cause[i] else restored.word(i),
         "head_matters": _head_matters(ablation, i),
         "reproduced": _at(one.reproduced, i, True),
     }

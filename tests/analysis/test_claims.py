@@ -16,7 +16,7 @@ from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.run_paths import RunPaths
 from gpt2_interp.snapshots.store import SnapshotStore
-from gpt2_interp.snapshots.table import CLAIMED, FEWEST_PERTURBATIONS, MEASURE, POOLINGS, REGIONS
+from gpt2_interp.snapshots.table import CLAIMED, FEWEST_PERTURBATIONS, MEASURE, POOLINGS, REGIONS, RESTORED
 from gpt2_interp.statistics.simultaneous import Intervals
 
 
@@ -435,6 +435,52 @@ def test_claims_of_another_version_are_computed_anew(tmp_path):
     path.write_text(json.dumps(fresh | {"schema_version": 1}))
     old = Measurements(store.paths)
     assert old.claims == {} and current_claims(old) == fresh
+
+
+KINDS = ["all", "value_first"]
+
+
+def write_restored(root, needed: dict, noise: float | None = 0.1) -> SnapshotStore:
+    """A run in which putting a head's attn_sink back costs `needed` nats at the first token of a value, half of that
+    over all tokens."""
+    store = write_run(root, axes=AXES | {"restored": list(RESTORED), "token_kind": KINDS})
+    rng = np.random.default_rng(3)
+    cost = np.full((N_FEW, len(RESTORED), 2, 3, 2), np.nan)
+    draws = np.full((FEWEST_PERTURBATIONS, len(RESTORED), 2, 3), np.nan)
+    place = RESTORED.index("attn_sink")
+    for head, size in needed.items():
+        at_value = size + 0.01 * rng.normal(size=N_FEW)
+        cost[:, place, *head] = np.stack([at_value / 2, at_value], axis=-1)
+        if noise is not None:
+            draws[:19, place, *head] = np.linspace(-noise, noise / 2, 19)
+    arrays = {"restore_measure_needed": cost, "restore_measure_enough": cost / 4, "band_restore_measure": draws}
+    store.write(100, store.load(100) | arrays)
+    return store
+
+
+def test_the_change_matters_where_putting_the_number_back_costs_more_than_noise_does(tmp_path):
+    got = claims_of(write_restored(tmp_path / "helps", {TASK: 0.5, EQUAL: -0.3, TINY: 0.5}))
+    task, equal, tiny = (of_head(got, head) for head in (TASK, EQUAL, TINY))
+    assert task["change_matters"] == "helps" and "the change helps" in task["words"]
+    entry = task["restoration"]
+    assert (entry["kind"], entry["noise"]) == ("value_first", pytest.approx(0.1))
+    assert entry["low"] < entry["needed"] < entry["high"] and entry["needed"] == pytest.approx(0.5, abs=0.02)
+    assert entry["enough"] == pytest.approx(0.125, abs=0.01)
+    assert equal["change_matters"] == "hurts" and "the change hurts" in equal["words"]
+    assert tiny["change_matters"] is None and tiny["restoration"] is None  # too small to ask
+    assert of_head(got, SMALL)["restoration"] is None  # not beyond noise
+    assert got["measures"]["attn_sink"]["counts"]["change_matters"] == 2
+
+
+def test_a_cost_like_the_noise_s_or_without_a_null_is_no_word(tmp_path):
+    like_noise = of_head(claims_of(write_restored(tmp_path / "a", {TASK: 0.09})), TASK)
+    assert like_noise["change_matters"] == "no" and not any("the change" in word for word in like_noise["words"])
+    nothing = of_head(claims_of(write_restored(tmp_path / "b", {TASK: 0.0})), TASK)
+    assert nothing["change_matters"] == "no"
+    without = of_head(claims_of(write_restored(tmp_path / "c", {TASK: 0.5}, noise=None)), TASK)
+    assert without["change_matters"] is None and without["restoration"]["noise"] is None
+    unpaid = of_head(claims_of(write_restored(tmp_path / "d", {EQUAL: 0.5})), TASK)
+    assert unpaid["change_matters"] is None and unpaid["restoration"]["needed"] is None
 
 
 def test_reproduced_takes_five_seeds(tmp_path):
