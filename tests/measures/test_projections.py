@@ -142,5 +142,6 @@ def test_extreme_rows():
     values = torch.arange(4.0)
     new = with_mean(a, values, target)
     torch.testing.assert_close((new * values).sum(-1), target.double(), rtol=0, atol=1e-5)
+    a[1] = torch.tensor([0, 0, 0, 1e-3]).softmax(-1)  # of keys all alike no power has another entropy
     target = torch.tensor([1.0, 1.386])
     torch.testing.assert_close(entropy(with_entropy(a, target)), target.double(), rtol=0, atol=1e-5)

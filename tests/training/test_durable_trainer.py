@@ -155,9 +155,7 @@ def test_killed_at_ten_random_moments_and_resumed(tuning, references, toy_base, 
 def test_killed_while_it_is_scored(references, toy_base, tmp_path):
     """After training, before metrics.json: nothing is trained, and no scalar stands twice in TensorBoard."""
     run = Run(tmp_path, toy_base)
-    assert (
-        run(fault=partial(die_at_call, "gpt2_interp.evaluation.test_rows", "write_predictions", 1)) == -signal.SIGKILL
-    )
+    assert run(fault=partial(die_at_call, "gpt2_interp.training.model_card", "write_model_cards", 1)) == -signal.SIGKILL
     (run.paths.model_outputs / "best_model" / "model.safetensors").write_bytes(b"half")
     cards = partial(die_at_call, "gpt2_interp.training.model_card", "write_model_cards", 1)
     assert run("--resume", fault=cards) == -signal.SIGKILL, run.output
