@@ -43,6 +43,7 @@ def build_probes(
     longest = max(
         min(len(e.source_ids), MAX_SOURCE) + _length(e) - len(e.source_ids) for e in (*examples["probes"], *test)
     )
+    control, alone = text_examples(corpus.control, tokenizer, longest)
     probes = choose_probes(
         examples["probes"],
         count,
@@ -50,7 +51,8 @@ def build_probes(
         test=test,
         pattern_entries=affordable_entries(config.n_layer, config.n_head),
         training=examples["train"],
-        control=text_examples(corpus.control, tokenizer, longest),
+        control=control,
+        whole_texts=alone,
         twins=twin_pairs(corpus.probes, builder, seed=seed),
         gold=gold if answers_known else None,
         values=values if answers_known else None,
@@ -60,22 +62,25 @@ def build_probes(
     return replace(probes, notes=(*probes.notes, *_notes_on_answers(probes, rows, answers_known)))
 
 
-def text_examples(rows: Sequence[Row], tokenizer, length: int) -> Sequence[Example]:
-    """Plain texts as examples of target only, cut at `length` tokens; the end-of-text token stands where a text was not
-    cut. A text that is shorter goes on with the next one, of its own cluster if that has several texts."""
+def text_examples(rows: Sequence[Row], tokenizer, length: int) -> tuple[Sequence[Example], dict[str, Example]]:
+    """Return (texts that are long enough, each text alone by its id): examples of target only, cut at `length` tokens.
+
+    The end-of-text token stands where a text was not cut. In the first, a text that is shorter goes on with the next
+    one, of its own cluster if that has several texts, and has the id of the first.
+    """
     builder = ExampleBuilder(tokenizer, "creative_writing", length, length, length, length, first_block_only=True)
-    sizes = dict(zip((str(row["id"]) for row in rows), map(_length, builder.build(rows)[0]), strict=True))
+    alone = {example.id: example for example in builder.build(rows)[0]}
     of_cluster = Counter(row["cluster"] for row in rows)
     joined: list[Row] = []
     waiting: dict[str, list[Row]] = {}
     for row in rows:
         group = waiting.setdefault(row["cluster"] if of_cluster[row["cluster"]] > 1 else "", [])
         group.append(row)
-        if sum(sizes[str(one["id"])] for one in group) >= length:
+        if sum(_length(alone[str(one["id"])]) for one in group) >= length:
             joined.append(_as_one(group))
             group.clear()
     joined += [_as_one(group) for group in waiting.values() if group]
-    return builder.build(joined)[0]
+    return builder.build(joined)[0], alone
 
 
 def _length(example: Example) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gpt2_interp.data.examples import Example
@@ -30,6 +30,7 @@ def choose_probes(
     test: Sequence[Example] = (),
     training: Sequence[Example] = (),
     control: Sequence[Example] = (),
+    whole_texts: Mapping[str, Example] | None = None,
     twins: Sequence[TwinPair] = (),
     gold: Callable[[Example], tuple[GoldFact, ...]] | None = None,
     values: Callable[[Example], Sequence[Value]] | None = None,
@@ -46,11 +47,12 @@ def choose_probes(
     have in each head, all together; see `_pattern_probes`.
 
     test: unscored examples of the test split, from which half of the probes come in the same way. training: what is
-    trained on; TRAINING of them are chosen in the same way. control: general text, of which CONTROL are divided as the
-    few probes are. twins: of TWINS at most. gold: the known answers of a probe as it was cut. values: all values that
-    its target states, which makes kinds of its tokens; by default those of its known answers. n_positions: the model's
-    context. bos_id: what the random sequences begin with; by default the token that most targets end with, as GPT-2
-    has one for both.
+    trained on; TRAINING of them are chosen in the same way. control: general text, of which CONTROL are divided as
+    the few probes are; whole_texts: the texts alone by their ids, where those of `control` go on with others, as
+    `build.text_examples` has them. twins: of TWINS at most. gold: the known answers of a probe as it was cut.
+    values: all values that its target states, which makes kinds of its tokens; by default those of its known
+    answers. n_positions: the model's context. bos_id: what the random sequences begin with; by default the token
+    that most targets end with, as GPT-2 has one for both.
     """
     notes: list[str] = []
     lengths = max_source_length, max_target_length
@@ -92,7 +94,14 @@ def choose_probes(
     )
     general, shorter = at_probe_positions(control, [probes.examples[i] for i in probes.few], CONTROL, seed)
     notes += [*shorter, *_shortages(trained, general, twins, tested, count // 2), *why]
-    return replace(probes, control=general, notes=tuple(notes))
+    whole = whole_texts or {e.id: e for e in control}
+    texts = tuple(_as_text(whole[e.id]) for e in general)
+    return replace(probes, control=general, general=texts, notes=tuple(notes))
+
+
+def _as_text(example: Example) -> Example:
+    """The example's tokens, at most MAX_SOURCE, all of them target."""
+    return replace(example, source_ids=(), template_ids=(), target_ids=example.input_ids[:MAX_SOURCE])
 
 
 def _stated(answers: Sequence[GoldFact]) -> list[Value]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -55,14 +55,16 @@ class ProbeSet:
     """Everything that a snapshot measures; `notes` say what there is less of than wanted.
 
     examples: held-out, for all per-probe measures. pattern_examples: a few short ones, for full attention patterns.
-    training: rows that are trained on. control: general text. twins: articles with one fact swapped. sequences: random
-    tokens read twice, [BOS, r_1..r_T, r_1..r_T], all of one length. others[i]: the target of examples[i] behind another
-    probe's source, None where there is no other; empty for a task without sources. gold[i]: the known answers of
-    examples[i]; empty where none are known. token_kinds: names of the kinds of token, "all" first; kinds[i]: [n_target,
-    kind] bool, which of them each target token of examples[i] is of. By default there is "all" alone. splits[i]:
-    VALIDATION or TEST, the split of the corpus that examples[i] comes from; empty where all are of VALIDATION.
-    pattern_gold[i]: the known answers of pattern_examples[i]; empty where none are known. patterns_at_ends: whether
-    patterns are taken at the first and the last snapshot only.
+    training: rows that are trained on. control: general text, divided as probes are. general: its texts whole and
+    alone, of which the loss is measured: a text in `control` may go on with another one, which surprises the model;
+    without them what `control` has. twins: articles with one fact swapped. sequences: random tokens read twice,
+    [BOS, r_1..r_T, r_1..r_T], all of one length. others[i]: the target of examples[i] behind another probe's
+    source, None where there is no other; empty for a task without sources. gold[i]: the known answers of
+    examples[i]; empty where none are known. token_kinds: names of the kinds of token, "all" first; kinds[i]:
+    [n_target, kind] bool, which of them each target token of examples[i] is of. By default there is "all" alone.
+    splits[i]: VALIDATION or TEST, the split of the corpus that examples[i] comes from; empty where all are of
+    VALIDATION. pattern_gold[i]: the known answers of pattern_examples[i]; empty where none are known.
+    patterns_at_ends: whether patterns are taken at the first and the last snapshot only.
     """
 
     examples: tuple[Example, ...]
@@ -70,6 +72,7 @@ class ProbeSet:
     notes: tuple[str, ...] = ()
     training: tuple[Example, ...] = ()
     control: tuple[Example, ...] = ()
+    general: tuple[Example, ...] = ()
     twins: tuple[TwinPair, ...] = ()
     sequences: tuple[tuple[int, ...], ...] = ()
     others: tuple[Example | None, ...] = ()
@@ -86,6 +89,10 @@ class ProbeSet:
         if self.token_kinds == (ALL,) and not self.kinds:
             every = tuple(np.ones((len(e.target_ids), 1), dtype=bool) for e in self.examples)
             object.__setattr__(self, "kinds", every)  # the class is frozen
+        if not self.general:
+            alone = (replace(e, source_ids=(), template_ids=(), target_ids=e.input_ids) for e in self.control)
+            object.__setattr__(self, "general", tuple(alone))
+        assert len(self.general) == len(self.control)
         sizes = [(len(e.target_ids), len(self.token_kinds)) for e in self.examples]
         assert [members.shape for members in self.kinds] == sizes and self.token_kinds[0] == ALL
         assert all(len(of_each) in (0, len(self.examples)) for of_each in (self.others, self.gold, self.splits))
@@ -176,7 +183,10 @@ class ProbeSet:
             "few_example": [{**chosen[i], "example": i} for i in self.few],
             "kl_example": [{**chosen[i], "example": i, "rows": list(self.kl_rows(self.examples[i]))} for i in self.kl],
             "training_example": [{"id": e.id, "cluster": e.cluster, **_parts(e)} for e in self.training],
-            "control_example": [{"id": e.id, "cluster": e.cluster, **_parts(e)} for e in self.control],
+            "control_example": [
+                {"id": e.id, "cluster": e.cluster, **_parts(e), "text_ids": list(text.input_ids)}
+                for e, text in zip(self.control, self.general, strict=True)
+            ],
             "sequence": [
                 {"id": f"sequence {i}", "cluster": f"sequence {i}", "token_ids": list(ids)}
                 for i, ids in enumerate(self.sequences)
@@ -214,7 +224,8 @@ class ProbeSet:
 
     def tokens(self, tokenizer=None) -> dict[int, str]:
         """The readable text of every token that occurs in the probes."""
-        rows = [e.input_ids for e in (*self.examples, *self.pattern_examples, *self.training, *self.control)]
+        texts = (*self.training, *self.control, *self.general)
+        rows = [e.input_ids for e in (*self.examples, *self.pattern_examples, *texts)]
         rows += [e.input_ids for e in self.others if e is not None]
         rows += [*self.sequences, *(ids for p in self.twins for ids in (*p.prefixes, p.tokens))]
         ids = sorted({token for row in rows for token in row})

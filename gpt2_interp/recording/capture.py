@@ -246,11 +246,14 @@ def _control(s: Capture) -> Arrays:
         s.probe_set.control,
         s.watch,
         attention=wanted & set(OBSERVED),
-        numbers=wanted & set(AT_TARGETS),
+        numbers=wanted & set(AT_TARGETS) - {"probe_loss"},
         pooled=pooled,
         max_tokens=s.max_tokens,
     )
     arrays = {f"control_{name}": values for name, values in (found.arrays | found.numbers).items()}
+    if "probe_loss" in wanted:
+        with s.watch("loss"):
+            arrays["control_probe_loss"] = mean_nll(s.gpt2, s.probe_set.general, s.max_tokens)
     if pooled:
         X_0 = found.pooled if s.is_base else s.reference["control_hidden_pooled_0"]  # noqa: N806
         arrays["control_hidden_pooled_0"] = found.pooled

@@ -952,7 +952,8 @@ def _control(measure: Measure) -> Measure:
         name=f"control_{measure.name}",
         axes=(measure.control, *measure.axes[1:]),
         label=f"{measure.label}, general text",
-        meaning=f"{measure.name} on general text, which nothing was trained on, at the positions of probes.",
+        meaning=f"{measure.name} on general text, which nothing was trained on, "
+        + ("over all tokens of the text." if measure.name == "probe_loss" else "at the positions of probes."),
     )
 
 

@@ -45,6 +45,9 @@ def test_of_the_embedded_news_nothing_is_missing(tokenizer):
     for e, probe in zip(probes.control, itertools.cycle(few)):  # noqa: B905
         assert parts(e) == parts(probe)  # at the same positions
         assert tokenizer.decode(e.input_ids).startswith(stories[e.id])
+    for e, text in zip(probes.control, probes.general, strict=True):
+        assert text.id == e.id and not text.source_ids and text.target_ids[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(text.target_ids[:-1]) == stories[e.id]  # alone, and whole
     facts = {row["id"]: row["facts"] for row in (*corpus.probes, *corpus.test_probes)}
     assert probes.split_of.count("test") == 20
     assert {e.id for e, split in zip(probes.examples, probes.split_of, strict=True) if split == "test"} == {
@@ -129,18 +132,19 @@ def test_general_text_is_cut_and_joined_to_the_length_asked_for(tokenizer):
         return {"id": identity, "cluster": cluster, "source": "", "target": text}
 
     rows = [row("a", "c", "One fire. " * 200), row("b", "d", " A short text. "), row("e", "f", "Of 3 cows. " * 30)]
-    long, joined = text_examples(rows, tokenizer, 60)
+    (long, joined), alone = text_examples(rows, tokenizer, 60)
+    assert set(alone) == {row["id"] for row in rows}
     assert (long.id, len(long.target_ids)) == ("a", 60) and tokenizer.eos_token_id not in long.target_ids
     assert (joined.id, joined.cluster) == ("b", "d") and len(joined.input_ids) == 60
     assert tokenizer.decode(joined.target_ids).startswith("A short text. Of 3 cows. Of")
-    (short,) = text_examples(rows[1:2], tokenizer, 60)
+    (short,), _ = text_examples(rows[1:2], tokenizer, 60)
     assert tokenizer.decode(short.target_ids) == "A short text." + tokenizer.eos_token
-    assert list(text_examples([], tokenizer, 512)) == []
+    assert list(text_examples([], tokenizer, 512)[0]) == []
 
 
 def test_general_text_of_one_cluster_is_joined_with_its_own(tokenizer):
     rows = [{"id": str(k), "cluster": "xy"[k % 2], "source": "", "target": f"Text {k}. " * 10} for k in range(8)]
-    found = text_examples(rows, tokenizer, 60)
+    found, _ = text_examples(rows, tokenizer, 60)
     texts = [tokenizer.decode(e.target_ids) for e in found]
     assert len(found) > 2
     for e, text in zip(found, texts, strict=True):

@@ -188,6 +188,7 @@ def test_training_rows_and_general_text_change_nothing_about_the_held_out_ones()
     for e, probe in zip(probes.control, few, strict=True):
         assert e.input_ids == whole[e.id][: len(probe.input_ids)]
         assert [len(e.source_ids), len(e.target_ids)] == [len(probe.source_ids), len(probe.target_ids)]
+    assert [e.target_ids for e in probes.general] == [whole[e.id][:256] for e in probes.control]
     assert {"No training rows", "No general text"}.isdisjoint(note.split(":")[0] for note in probes.notes)
 
 

@@ -270,9 +270,12 @@ def test_the_floor_is_what_the_precision_of_training_changes(captured):
 
 def test_general_text_is_measured_as_probes_are(captured):
     alone = measure(tiny(), replace(PROBES, examples=PROBES.control, others=(), kinds=()))
-    for name in ("attn_sink", "attn_entropy_norm_ns", "head_write", "probe_loss"):
+    for name in ("attn_sink", "attn_entropy_norm_ns", "head_write"):
         np.testing.assert_allclose(captured[f"control_{name}"], alone[name], atol=1e-5, err_msg=name)
     assert (captured["control_hidden_displacement"][:, 1] == 0).all()
+    texts = measure(tiny(), replace(PROBES, examples=PROBES.general, others=(), kinds=()))
+    np.testing.assert_allclose(captured["control_probe_loss"], texts["probe_loss"], atol=1e-5)
+    assert all(not e.source_ids and e.target_ids for e in PROBES.general)
 
 
 def test_targets_behind_other_sources_are_measured_as_probes_are(captured):

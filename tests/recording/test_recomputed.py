@@ -239,6 +239,12 @@ def other_attn_source_ns(base, before, tuned, probes):
     return _source_share_ns(passes(tuned, probes["other_source"]))
 
 
+def control_probe_loss(base, before, tuned, probes):
+    texts = [{**e, "token_ids": e["text_ids"], "n_source": 0, "n_template": 0, "n_target": len(e["text_ids"])}
+             for e in probes["control_example"]]  # fmt: skip
+    return losses(tuned, texts)
+
+
 def control_attn_source_ns(base, before, tuned, probes):
     return _source_share_ns(passes(tuned, probes["control_example"]))
 
@@ -534,7 +540,7 @@ def band_probe_loss(base, before, tuned, probes):
 
 RECOMPUTED = (
     other_attn_sink, other_attn_entropy_norm_ns, other_attn_distance_ns, other_attn_source_ns, other_attn_source_normw,
-    other_head_write, other_hidden_displacement, control_attn_source_ns, control_attn_source_normw,
+    other_head_write, other_hidden_displacement, control_attn_source_ns, control_attn_source_normw, control_probe_loss,
     attn_entropy, attn_gold_lift, attn_kl0, induction, control_attn_sink, attn_pattern, hidden_displacement,
     cka_within_clusters, probe_loss, training_probe_loss, context_gain, twin_effect, grad_share, probe_grad,
     weight_change, weight_spectrum, neuron_mean, lens_logprob, ablation_exact, graft_necessity, band_probe_loss,
