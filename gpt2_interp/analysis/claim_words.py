@@ -97,7 +97,7 @@ def why_unmeasured(measure: Measure, series: Series | None, steps: list[int]) ->
     if not np.isfinite(series.values[-1] - series.values[0]).any():
         return "It is not defined on any of this run's probes at both step 0 and the last snapshot."
     if measure.name == "attn_sink" and (most := most_sink(series.values)) < measure.smallest:
-        return f"There is no attention sink: at most {most:.2g} of a head's attention is on the first token."
+        return f"There is no attention sink (at most {most:.2g})."
     return None
 
 
