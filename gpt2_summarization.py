@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 import transformers
 from transformers import EarlyStoppingCallback, set_seed
 
@@ -198,6 +199,7 @@ def main() -> None:
     if own_text:
         train_null_runs(trainer, recorder, run_info, model_args, data, own_text, experiment.null_training, say)
     if not is_main:
+        torch.distributed.destroy_process_group()  # joins its threads: one that still ran at the end would abort
         return
 
     # --- what came out of it ---------------------------------------------------------------------------------

@@ -88,12 +88,13 @@ def perturbations(probe_set: ProbeSet, model: Mapping[str, int], training_tokens
     """Return how many random perturbations make up the band: MOST_PERTURBATIONS where they cost no more than another
     expensive group may, else FEWEST_PERTURBATIONS."""
     tokens = expensive_tokens("band", probe_set, model, MOST_PERTURBATIONS)
-    return MOST_PERTURBATIONS if _is_cheap(tokens, model, training_tokens) else FEWEST_PERTURBATIONS
+    affordable = _is_cheap(tokens, model, training_tokens, SMALL / 10)  # more draws are a luxury beside the first ones
+    return MOST_PERTURBATIONS if affordable else FEWEST_PERTURBATIONS
 
 
-def _is_cheap(tokens: float, model: Mapping[str, int], training_tokens: float) -> bool:
+def _is_cheap(tokens: float, model: Mapping[str, int], training_tokens: float, small: float = SMALL) -> bool:
     share = tokens / (3 * training_tokens) if training_tokens else math.inf  # a step costs three forward passes
-    return 2 * model["parameters"] * tokens <= SMALL or share <= SHARE
+    return 2 * model["parameters"] * tokens <= small or share <= SHARE
 
 
 def expensive_tokens(
