@@ -18,6 +18,7 @@ from gpt2_interp.errors import run_script
 from gpt2_interp.synthetic.rows import EMBEDDED_ROWS, SPLITS
 
 PRINTED, AUDITED = 3, 200  # rows where --count does not give another number
+MOST = 10**9  # rows: what nobody waits for is a slip of the finger
 
 
 def readable(row: dict) -> str:
@@ -73,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     of_audit.add_argument("--model_path", help="folder of a model tuned on the news (the quickstart's)")
     of_audit.add_argument("--tokenizer_name", help="count tokens and match twins in this tokenizer too, such as gpt2")
     args = parser.parse_args(argv)
-    if args.count is not None and args.count < 1:
-        parser.error(f"--count must be at least 1, but is {args.count}")
+    if args.count is not None and not 1 <= args.count <= MOST:
+        parser.error(f"--count must be at least 1 and at most {MOST:,}, but is {args.count}")
     if not args.audit and (args.json or args.model_path or args.tokenizer_name):
         parser.error("--json, --model_path and --tokenizer_name go with --audit")
     (print_audit if args.audit else print_rows)(args)

@@ -104,6 +104,8 @@ def _prompt(number: int, line: bytes, text_column: str | None) -> PromptLine:
 
 def default_output(prompts_file: Path) -> Path:
     """stories.jsonl -> stories.generated.jsonl, beside it."""
+    if not prompts_file.name:
+        raise InputError(f"--prompts_file {prompts_file} is a folder: give a file with one JSON object a line.")
     return prompts_file.with_name(f"{prompts_file.name.removesuffix('.jsonl')}.generated.jsonl")
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,6 +92,8 @@ def test_an_empty_or_missing_file_is_refused(tmp_path):
 
 def test_the_answers_stand_beside_the_prompts(tmp_path):
     assert default_output(tmp_path / "a.b.jsonl") == tmp_path / "a.b.generated.jsonl"
+    with pytest.raises(InputError, match="--prompts_file"):
+        default_output(Path(""))  # --prompts_file=
     assert default_output(tmp_path / "prompts.txt") == tmp_path / "prompts.txt.generated.jsonl"
 
 
