@@ -6,7 +6,7 @@
 
 Damages: half of it, empty, one bit flipped, deleted, a folder in its place. Readers: the report (visualize_metrics.py,
 without pictures), the latent space (analyze_latent_space.py, without pictures), --resume of the run as if it had been
-killed before metrics.json, and text (generate_text.py, from best_model/ and the newest checkpoint).
+killed before metrics.json, and text (generate_text.py, from best_model/).
 
 A case ends "same" (the same numbers or text as before), "named" (what is printed, or the result, names the file),
 "silent" (other numbers, and nobody says why) or "traceback". Exits with 1 if any case ends in one of the last two.
@@ -132,9 +132,11 @@ READERS = {
 
 
 def _resumed(paths) -> Any:
-    from tests.runs import whole_outcome
+    """What a person takes from a finished run: models, texts and scores."""
+    from tests.runs import timeless
 
-    return whole_outcome(paths)
+    files = [path for path in paths.model_outputs.rglob("*") if path.is_file()]
+    return {str(path.relative_to(paths.model_outputs)): timeless(path) for path in files}
 
 
 # --- cases -------------------------------------------------------------------------------------------------------
