@@ -199,7 +199,7 @@ def main() -> None:
     if own_text:
         train_null_runs(trainer, recorder, run_info, model_args, data, own_text, experiment.null_training, say)
     if not is_main:
-        torch.distributed.destroy_process_group()  # joins its threads: one that still ran at the end would abort
+        leave_group()
         return
 
     # --- what came out of it ---------------------------------------------------------------------------------
@@ -233,6 +233,7 @@ def main() -> None:
     all_seconds = time.perf_counter() - started
     say(f"  training took {training_seconds:.0f} s of {all_seconds:.0f} s; results are in {paths.model_outputs}/")
     say(f"  next: analyze_latent_space.py and visualize_metrics.py with --run_name {paths.run_name}")
+    leave_group()
 
 
 @dataclass(frozen=True)
@@ -310,7 +311,7 @@ def train_null_runs(
         seed = null_training.null_seed(training.seed, number)
         others = itertools.chain(corpus.train, corpus.probes, corpus.test_probes, corpus.control)
         rows = own_text.rows(len(corpus.train), seed, others)
-        examples = text_examples(rows, data.tokenizer, length)
+        examples, _ = text_examples(rows, data.tokenizer, length)
         model = load_base(model_args, seed, ())[0].to(training.device)
         model = add_lora(model, model_args, seed) if model_args.tuning == "lora" else model
         base = BaseWeights(model)
@@ -351,6 +352,12 @@ def score_tuned(
         say(f"  {name.replace('_', ' ')}: {result.summary()}")
     quality = test.text_quality({"base": base_result, "tuned": tuned_result}, judges)
     return {"base": base_result, "tuned": tuned_result, **baselines}, quality
+
+
+def leave_group() -> None:
+    """Leave the group of a distributed run, which joins its threads: one that still runs when Python ends aborts it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def print_now(text: str) -> None:
