@@ -13,7 +13,7 @@ from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, Measure
 from gpt2_interp.statistics.simultaneous import CONFIDENCE, FEWEST_SEEDS, FEWEST_TO_TEST
 
 if TYPE_CHECKING:
-    from gpt2_interp.analysis.claims import Judged
+    from gpt2_interp.analysis.judged import Judged
     from gpt2_interp.analysis.measurements import Series
     from gpt2_interp.analysis.restorations import Restoration
 

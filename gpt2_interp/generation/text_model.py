@@ -200,7 +200,7 @@ def usable_device(name: str) -> torch.device:
         raise InputError(f"--device {name} is not known: use cpu, cuda, cuda:1 or mps, or leave it out.") from None
     try:
         torch.ones(1, device=device).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a torch without CUDA fails by an assert
         reason = next(iter(str(error).strip().splitlines()), "")[:150]
         raise InputError(f"--device {name} can't be used here ({reason}): use cpu, or leave it out.") from None
     return device

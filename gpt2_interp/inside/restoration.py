@@ -20,19 +20,8 @@ from transformers import GPT2LMHeadModel
 from gpt2_interp.data.examples import Example
 from gpt2_interp.inside.ablation import batches_of
 from gpt2_interp.inside.attention_observer import output_grams
-from gpt2_interp.inside.interventions import (
-    Reading,
-    attention_pattern,
-    heads_changed,
-    read,
-    split_heads,
-)
-from gpt2_interp.inside.losses import (
-    final_states,
-    has_loss,
-    token_forwards,
-    undisturbed,
-)
+from gpt2_interp.inside.interventions import Reading, attention_pattern, heads_changed, read, split_heads
+from gpt2_interp.inside.losses import final_states, has_loss, token_forwards, undisturbed
 from gpt2_interp.inside.restoration_batches import (
     Batch,
     Texts,

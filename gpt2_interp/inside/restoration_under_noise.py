@@ -11,14 +11,8 @@ from transformers import GPT2LMHeadModel
 
 from gpt2_interp.inside.ablation import batches_of
 from gpt2_interp.inside.attention_observer import output_grams
-from gpt2_interp.inside.interventions import (
-    Reading,
-    read,
-)
-from gpt2_interp.inside.losses import (
-    has_loss,
-    undisturbed,
-)
+from gpt2_interp.inside.interventions import Reading, read
+from gpt2_interp.inside.losses import has_loss, undisturbed
 from gpt2_interp.inside.restoration_batches import Batch, Texts, numbers_of, restored_losses, with_pattern
 from gpt2_interp.inside.restored_numbers import head_rows
 from gpt2_interp.model.base_weights import BaseWeights

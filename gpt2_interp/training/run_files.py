@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 
 from gpt2_interp import files
+from gpt2_interp.checksums import NAME as CHECKSUMS
 from gpt2_interp.checksums import write_checksums
 from gpt2_interp.data.settings import DataArguments
 from gpt2_interp.errors import InputError
@@ -134,6 +135,9 @@ def prepare_run(paths: RunPaths, resume: bool, overwrite: bool) -> None:
     check_free(paths, resume, overwrite)  # once more: until now another process could begin and end this run
     if resume:  # what a kill left of an atomic write; pictures are others' business
         remove_leftovers(path for path in paths.all() if path != paths.visualizations)
+        (paths.model_outputs / CHECKSUMS).unlink(
+            missing_ok=True
+        )  # of a run that was killed just before it was finished
     if overwrite:  # first what says that there is a run to resume: a kill may leave the rest
         try:
             (paths.model_outputs / "metrics.json").unlink(missing_ok=True)

@@ -11,7 +11,8 @@ import pytest
 
 from gpt2_interp.analysis.changes import is_large
 from gpt2_interp.analysis.claim_words import FIELDS, WORDS, summary, words
-from gpt2_interp.analysis.claims import claims, current_claims, is_larger_than_general, write_claims
+from gpt2_interp.analysis.claims import claims, current_claims, write_claims
+from gpt2_interp.analysis.judged import is_larger_than_general
 from gpt2_interp.analysis.measurements import Measurements
 from gpt2_interp.errors import InputError
 from gpt2_interp.run_paths import RunPaths
@@ -407,6 +408,19 @@ def test_what_permuted_targets_change_as_much_is_not_content_specific(tmp_path):
     write_run(tmp_path, "null", scale=1.2, arguments={"null_targets": True})
     change = of_head(claims_of(store), TASK)
     assert change["content_specific"] is False and "format" in change["words"]
+
+
+def test_a_difference_between_articles_that_has_no_interval_is_no_word_about_the_format(tmp_path):
+    """One cluster alone makes it, so neither content nor format can be named."""
+    store = write_run(tmp_path)
+    for step in (0, 100):
+        arrays = store.load(step)
+        arrays["other_attn_sink"][:, *TASK] = arrays["attn_sink"][:, 0, *TASK]
+        arrays["other_attn_sink"][[0, 12], *TASK] -= 5 * (step > 0)  # both probes of cluster c0
+        store.write(step, arrays)
+    change = of_head(claims_of(store), TASK)
+    assert change["beyond_noise"] and change["other_article"]["low"] is None
+    assert change["content_specific"] is None and not {"format", "content-specific"} & set(change["words"])
 
 
 def test_beyond_training_takes_three_runs_on_the_bases_own_text(tmp_path):

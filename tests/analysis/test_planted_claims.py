@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt2_interp.analysis.changes import Comparisons
-from gpt2_interp.analysis.claims import Judged, counted_changes
+from gpt2_interp.analysis.judged import Judged, counted_changes
 from gpt2_interp.analysis.measurements import Series
 from gpt2_interp.snapshots.table import FEWEST_PERTURBATIONS, MEASURE
 from gpt2_interp.statistics.beyond_noise import noise_band
