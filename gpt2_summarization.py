@@ -144,7 +144,7 @@ def main() -> None:
         base_samples = test.samples(base, base_result.generated)
         say(f"  base: {base_result.summary()}")
 
-    # --- training, a snapshot at every checkpoint ------------------------------------------------------------
+    # --- training, with snapshots on the way -----------------------------------------------------------------
     model = add_lora(base, model_args, training.seed) if model_args.tuning == "lora" else base
     sizes = model_sizes(model)
     say(

@@ -24,7 +24,7 @@ python=${VIRTUAL_ENV:-${CONDA_PREFIX:-$here/.venv}}/bin/python
 # The names under which training keeps the run; a mistake in them stops the script here.
 names=$(PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" "$python" -m gpt2_interp.cli.presets "$@")
 { IFS= read -r run; IFS= read -r root; } <<< "$names"
-echo "== 2/4 fine-tuning, a snapshot at every checkpoint";  "$python" "$here/gpt2_summarization.py" "$@"
+echo "== 2/4 fine-tuning, with snapshots on the way";  "$python" "$here/gpt2_summarization.py" "$@"
 echo "== 3/4 latent space";           "$python" "$here/analyze_latent_space.py" --run_name "$run" --root "$root"
 echo "== 4/4 figures and report";     "$python" "$here/visualize_metrics.py" --run_name "$run" --root "$root"
 

@@ -63,10 +63,12 @@ def _change_map(m: Measurements, name: str) -> MapPanel:
     values, outlined = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
     state = np.full(shape, NO_BAND)
     hover = [[f"layer {i}, head {j}: no value" for j in range(shape[1])] for i in range(shape[0])]
+    texts = [[""] * shape[1] for _ in range(shape[0])]
     for (i, j), change in changes:
         values[i, j] = np.nan if change["change"] is None else change["change"]
         state[i, j] = cell_state(change)
         outlined[i, j] = change["counted"]
+        texts[i][j] = change["change_matters"] if change["change_matters"] in ("helps", "hurts") else ""
         hover[i][j] = f"layer {i}, head {j}<br>" + "<br>".join(describe(change, MEASURE[name].unit))
     smallest = 0.0 if MEASURE[name].as_factor else MEASURE[name].smallest
     half = max(symmetric_range(values), smallest)  # nothing too small to matter looks like much
@@ -82,6 +84,7 @@ def _change_map(m: Measurements, name: str) -> MapPanel:
         state=state,
         outlined=outlined,
         hover=hover,
+        texts=texts if any(map(any, texts)) else None,
         note="no band was measured (size in grey)" if (state == NO_BAND).all() else "",
     )
 

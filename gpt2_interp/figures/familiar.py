@@ -6,6 +6,7 @@ import numpy as np
 
 from gpt2_interp.analysis.measurements import Measurements, Series
 from gpt2_interp.errors import InputError
+from gpt2_interp.figures.kinds import kind_name
 from gpt2_interp.figures.panels import BLUE, GREY, ORANGE, Line, LinePanel, Lines
 from gpt2_interp.snapshots.table import MEASURE
 from gpt2_interp.statistics.intervals import difference_band, nan_mean
@@ -35,7 +36,7 @@ def familiar_and_new(m: Measurements) -> Lines:
         labels = m.labels("token_kind") if by_kind is not None else []
         for kind in KINDS_SHOWN:
             if by_kind is not None and kind in labels:
-                panels += _panels(by_kind, f"{title}, {kind.replace('_', ' ')} tokens", labels.index(kind))
+                panels += _panels(by_kind, f"{title}, {kind_name(kind)}", labels.index(kind))
     return Lines(TITLE, panels)
 
 

@@ -9,6 +9,7 @@ from gpt2_interp.errors import InputError
 from gpt2_interp.figures.numbers import signed
 from gpt2_interp.figures.panels import (
     BLUE,
+    CATEGORIES,
     GREY,
     INSIDE,
     ORANGE,
@@ -43,8 +44,7 @@ NAMES = {
     "middle": "less frequent words",
     "rare": "rare words",
 }
-# Of Okabe and Ito (2008), Color Universal Design: told apart also by those who don't see red and green.
-COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
+COLORS = (ORANGE, BLUE, *CATEGORIES[2:5])  # the first kind, the one to look at, has the strongest
 WRITTEN = 12  # columns of a map up to which its cells have room for numbers
 
 

@@ -50,12 +50,13 @@ def _sentence(claims: Mapping[str, Any]) -> str:
     what = f"of {tested} changes between step 0 and step {claims['step']}"
     if not found:
         return f"None {what} is beyond noise."
-    patterns = max(entry["patterns"] for entry in claims["measures"].values())
+    patterns = sorted({entry["patterns"] for entry in claims["measures"].values() if entry["patterns"]})
+    compared = " to ".join(f"{count:,}" for count in dict.fromkeys((patterns[0], patterns[-1])))
     return (
         f"{counted} {what} count: they are beyond noise with one error rate over all measures, and no smaller than the "
         f"smallest effect of interest. {found} are beyond noise measure by measure. Intervals are "
         f"{claims['confidence']:.0%} and simultaneous over the units of one measure, from resampled clusters of probes "
-        f"({patterns:,} patterns of signs, and the bootstrap where that is wider)."
+        f"({compared} patterns of signs, and the bootstrap where that is wider)."
     )
 
 

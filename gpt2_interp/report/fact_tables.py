@@ -37,9 +37,7 @@ def fact_errors(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     slots = [key.removeprefix("fact_made_up_") for key in tuned if key.startswith("fact_made_up_")]
     slots = [slot for slot in slots if not slot.endswith(("low", "high"))]
     rows = [("all", [score_cell(tuned, score) for score in FACT_COLUMNS])]
-    rows += [
-        (slot.replace("_", " "), [score_cell(tuned, f"{score}_{slot}") for score in FACT_COLUMNS]) for slot in slots
-    ]
+    rows += [(_plain(slot), [score_cell(tuned, f"{score}_{slot}") for score in FACT_COLUMNS]) for slot in slots]
     return {"columns": [f"{name} (%)" for name in FACT_COLUMNS.values()], "rows": rows}
 
 
@@ -52,15 +50,22 @@ def facts_of_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
     systems = {"tuned": "fine-tuned", "base": "base", "lead3": "lead-3"}
     if not isinstance(values, Mapping):  # of a version that marked any form of the value
         rows = [
-            (fact.get("slot"), [fact.get("value"), *("yes" if fact.get(k) else "no" for k in systems)])
+            (_plain(fact.get("slot")), [fact.get("value"), *("yes" if fact.get(k) else "no" for k in systems)])
             for fact in facts
         ]
         return {"columns": ["reference", *(f"{name} has any form" for name in systems.values())], "rows": rows}
     rows = [
-        (fact.get("slot"), [fact.get("value"), *(_written(values.get(key), fact.get("slot")) for key in systems)])
+        (
+            _plain(fact.get("slot")),
+            [fact.get("value"), *(_written(values.get(key), fact.get("slot")) for key in systems)],
+        )
         for fact in facts
     ]
     return {"columns": ["reference", *systems.values()], "rows": rows}
+
+
+def _plain(slot: Any) -> str:
+    return str(slot).replace("_", " ")
 
 
 def _written(values: Any, slot: Any) -> str:

@@ -117,3 +117,16 @@ def test_why_there_is_nothing_to_draw(tmp_path):
     (store.paths.metrics / "claims.json").unlink()
     with pytest.raises(InputError, match="claims.json is missing"):
         head_change_panels(Measurements(store.paths))
+
+
+def test_a_word_stands_where_the_change_matters(tmp_path):
+    store = write_fake_run(tmp_path, steps=(0, 10))
+    path = store.paths.metrics / "claims.json"
+    claims = json.loads(path.read_text())
+    words = iter(("helps", "no", None))
+    for change in claims["changes"]:
+        if change["measure"] == "attn_sink" and change["unit"]["layer"] == "0":
+            change["change_matters"] = next(words, "hurts")
+    path.write_text(json.dumps(claims))
+    panel = by_name(Measurements(store.paths))["attn_sink"]
+    assert panel.texts == [["helps", "", "", "hurts"], [""] * 4, [""] * 4]
