@@ -30,6 +30,9 @@ SUBJECT = "Change of every attention head since step 0"
 TITLE = f"{SUBJECT} (framed and counted: beyond noise over all measures; pale: within noise, or too small)"
 
 
+MARKS = {"helps": "+", "hurts": "-"}  # words have no room in a cell
+
+
 def head_change_panels(m: Measurements) -> list[MapPanel]:
     """One map [layer, head] for each claimed measure of heads, and one of the exact ablation.
 
@@ -68,7 +71,7 @@ def _change_map(m: Measurements, name: str) -> MapPanel:
         values[i, j] = np.nan if change["change"] is None else change["change"]
         state[i, j] = cell_state(change)
         outlined[i, j] = change["counted"]
-        texts[i][j] = change["change_matters"] if change["change_matters"] in ("helps", "hurts") else ""
+        texts[i][j] = MARKS.get(change["change_matters"], "")
         hover[i][j] = f"layer {i}, head {j}<br>" + "<br>".join(describe(change, MEASURE[name].unit))
     smallest = 0.0 if MEASURE[name].as_factor else MEASURE[name].smallest
     half = max(symmetric_range(values), smallest)  # nothing too small to matter looks like much

@@ -157,10 +157,10 @@ PICTURES = (
         (*HEAD_MEASURES, "ablation_exact", "ablation_exact_by_kind"),
         "One map for each measure, layers from top to bottom: red cells rose, blue ones fell. Pale cells changed "
         "no more than random perturbations of the base change that very head, or less than the smallest effect of "
-        "interest; framed ones count over all measures, and the title counts them. A word says that the change helps "
-        "or hurts: putting the base's number back, for that head alone, costs loss or saves some. Grey means that "
-        "there is no band or no value. The last maps are what taking each head away costs, of all tokens and of each "
-        "kind; pale there means that the interval holds 0.",
+        "interest; framed ones count over all measures, and the title counts them. A plus says that the change helps, "
+        "a minus that it hurts: putting the base's number back, for that head alone, costs loss or saves some. Grey "
+        "means that there is no band or no value. The last maps are what taking each head away costs, of all tokens "
+        "and of each kind; pale there means that the interval holds 0.",
         "A changed head need not matter, and a head can matter without having changed. Measures of one head "
         "overlap: changes of one head in several maps can be one finding.",
         "changes:head_changes_layout",

@@ -81,7 +81,8 @@ def test_without_a_band_nothing_is_coloured_or_framed(tmp_path):
 def test_pale_cells_have_no_colour_in_plotly(measurements):
     layout = head_changes_layout(measurements)
     without_kinds = replace(layout, panels=layout.panels[: len(HEAD_MEASURES) + 1])
-    pale = [trace for trace in draw_html(without_kinds, measurements).data if trace.colorscale[0][1] == WITHIN]
+    maps = [trace for trace in draw_html(without_kinds, measurements).data if trace.type == "heatmap"]
+    pale = [trace for trace in maps if trace.colorscale[0][1] == WITHIN]
     assert len(pale) == len(HEAD_MEASURES) + 1
     assert sum(np.isfinite(np.array(trace.z, dtype=float)).sum() for trace in pale) == 12 * 12 - 10
 
@@ -119,7 +120,7 @@ def test_why_there_is_nothing_to_draw(tmp_path):
         head_change_panels(Measurements(store.paths))
 
 
-def test_a_word_stands_where_the_change_matters(tmp_path):
+def test_a_sign_stands_where_the_change_matters(tmp_path):
     store = write_fake_run(tmp_path, steps=(0, 10))
     path = store.paths.metrics / "claims.json"
     claims = json.loads(path.read_text())
@@ -129,4 +130,4 @@ def test_a_word_stands_where_the_change_matters(tmp_path):
             change["change_matters"] = next(words, "hurts")
     path.write_text(json.dumps(claims))
     panel = by_name(Measurements(store.paths))["attn_sink"]
-    assert panel.texts == [["helps", "", "", "hurts"], [""] * 4, [""] * 4]
+    assert panel.texts == [["+", "", "", "-"], [""] * 4, [""] * 4]
